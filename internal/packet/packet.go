@@ -1,0 +1,123 @@
+// Package packet holds what the other packages pass around: a TCP packet as
+// the kernel showed it, the segment to send, the verdict and the reason, and
+// the order for the kernel's own connection table.
+//
+// Everything here is a flat value. Nothing points into the bytes a packet was
+// decoded from, so that buffers can be reused. The package knows no bytes
+// (internal/wire does), no policy and no state.
+package packet
+
+import "nfqfw/internal/seqnum"
+
+// Flags are the control bits of a TCP header (RFC 9293 section 3.1), in wire order.
+type Flags uint8
+
+// The control bits.
+const (
+	FIN Flags = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+	URG
+	ECE
+	CWR
+)
+
+// Has says whether all bits of f are set.
+func (g Flags) Has(f Flags) bool { return g&f == f }
+
+// Any says whether any bit of f is set.
+func (g Flags) Any(f Flags) bool { return g&f != 0 }
+
+var flagLetters = [8]byte{'F', 'S', 'R', 'P', 'A', 'U', 'E', 'W'}
+
+// String shows flags by pf's letters, "SA" for SYN+ACK.
+func (g Flags) String() string {
+	var b []byte
+	for i, c := range flagLetters {
+		if g&(1<<i) != 0 {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+// MaxWScale is the largest window shift a peer may use (RFC 7323 section 2.3).
+const MaxWScale = 14
+
+// Options are the TCP options the firewall understands.
+type Options struct {
+	MSS           uint16 // octets; 0: absent
+	WScale        uint8  // shift, at most MaxWScale; meaningful if HasWScale
+	HasWScale     bool
+	SACKPermitted bool
+	HasTimestamp  bool
+	TSVal, TSEcr  uint32 // meaningful if HasTimestamp
+}
+
+// Conn is what the kernel's conntrack made of a packet before it was queued.
+// The hooks tell it by packet mark, as NFQUEUE itself does not.
+type Conn uint8
+
+// What conntrack can say.
+const (
+	ConnNone        Conn = iota // queued before conntrack (raw table): SYN and SYN+ACK
+	ConnEstablished             // belongs to an entry of the kernel's
+	ConnOpening                 // belongs to one whose handshake is being watched
+	ConnNew                     // would make a new entry: none existed
+	ConnInvalid                 // fits no entry: outside the window, or there is none
+)
+
+// Kernel is what the kernel's own entry of a connection shows when asked.
+type Kernel uint8
+
+// What the kernel's entry can show.
+const (
+	KernelNotAsked Kernel = iota
+	KernelAbsent          // there is no entry
+	KernelOpen            // the entry is of a live connection
+	KernelClosed          // the entry is in CLOSE: the kernel obeyed a RST
+)
+
+// Packet is a decoded TCP packet. It is reused from packet to packet.
+type Packet struct {
+	Tuple
+	Seq, Ack   seqnum.Value
+	Window     uint16 // as in the header, not scaled
+	Flags      Flags
+	PayloadLen uint32 // octets
+	Options    Options
+
+	InDev, OutDev uint32 // interface indexes, 0: none
+	InName        string // name of InDev
+	Conn          Conn
+	Kernel        Kernel
+}
+
+// End is the sequence number after the packet: payload, SYN and FIN included.
+func (p *Packet) End() seqnum.Value {
+	end := p.Seq.Add(seqnum.Size(p.PayloadLen))
+	if p.Flags.Has(SYN) {
+		end++
+	}
+	if p.Flags.Has(FIN) {
+		end++
+	}
+	return end
+}
+
+// IsSYN says whether the packet opens a connection: pf's "flags S/SA".
+func (p *Packet) IsSYN() bool { return p.Flags&(SYN|ACK|RST|FIN) == SYN }
+
+// IsSYNACK says whether the packet answers a SYN.
+func (p *Packet) IsSYNACK() bool { return p.Flags&(SYN|ACK|RST|FIN) == SYN|ACK }
+
+// Segment is a TCP packet without payload for us to send, in the name of its source.
+type Segment struct {
+	Tuple
+	Seq, Ack seqnum.Value
+	Window   uint16
+	Flags    Flags
+	Options  Options
+}

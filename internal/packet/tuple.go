@@ -1,0 +1,62 @@
+package packet
+
+import (
+	"bytes"
+	"net/netip"
+)
+
+// Addr is an IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291
+// section 2.5.5.2). Unlike netip.Addr it holds no pointer, so that a table of
+// millions is nothing to the garbage collector.
+type Addr [16]byte
+
+// AddrFrom converts; the zone of a scoped address is lost.
+func AddrFrom(a netip.Addr) Addr { return a.As16() }
+
+// Netip converts back, unmapping IPv4.
+func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
+// Is4 says whether the address is an IPv4 one.
+func (a Addr) Is4() bool { return a.Netip().Is4() }
+
+// Tuple names the two ends of a TCP connection in one direction, that of a
+// packet or that in which the connection was opened. It is packed, comparable
+// and pointer-free, to be a map key.
+type Tuple struct {
+	Src, Dst         Addr
+	SrcPort, DstPort uint16
+}
+
+// TupleFrom builds a tuple from the addresses and ports of its ends.
+func TupleFrom(src, dst netip.AddrPort) Tuple {
+	return Tuple{Src: AddrFrom(src.Addr()), Dst: AddrFrom(dst.Addr()), SrcPort: src.Port(), DstPort: dst.Port()}
+}
+
+// Source is the address and port of the sender.
+func (t Tuple) Source() netip.AddrPort { return netip.AddrPortFrom(t.Src.Netip(), t.SrcPort) }
+
+// Destination is the address and port of the receiver.
+func (t Tuple) Destination() netip.AddrPort { return netip.AddrPortFrom(t.Dst.Netip(), t.DstPort) }
+
+// Is4 says whether the tuple is of IPv4.
+func (t Tuple) Is4() bool { return t.Src.Is4() }
+
+// Reverse is the tuple of the opposite direction.
+func (t Tuple) Reverse() Tuple {
+	return Tuple{Src: t.Dst, Dst: t.Src, SrcPort: t.DstPort, DstPort: t.SrcPort}
+}
+
+// Key is the canonical form of a tuple: both directions of a connection have the same.
+type Key Tuple
+
+// Key puts the lower end first.
+func (t Tuple) Key() Key {
+	order := bytes.Compare(t.Src[:], t.Dst[:])
+	if order > 0 || order == 0 && t.SrcPort > t.DstPort {
+		return Key(t.Reverse())
+	}
+	return Key(t)
+}
+
+// String shows the tuple the way an operator reads it, source first.
+func (t Tuple) String() string { return t.Source().String() + " > " + t.Destination().String() }

@@ -1,0 +1,60 @@
+package packet
+
+// Verdict is what happens to a queued packet.
+type Verdict uint8
+
+// The verdicts, mapped to NF_DROP and NF_ACCEPT by internal/nfq alone.
+const (
+	Drop Verdict = iota
+	Pass
+)
+
+// String is pf's word for it.
+func (v Verdict) String() string {
+	if v == Pass {
+		return "pass"
+	}
+	return "drop"
+}
+
+// Mark values steer the hooks (internal/hooks). They live in the bits of
+// MarkMask, of the packet mark and of the connmark; the other bits are the
+// user's.
+type Mark uint32
+
+// MarkMask covers the bits of a mark that are ours.
+const MarkMask Mark = 0xf0000000
+
+// Marks that a verdict sets. A later hook saves MarkTrack, MarkOpening and
+// MarkClear to the connmark.
+const (
+	MarkOwn     Mark = 0x10000000 // a segment we injected: never queued, not tracked
+	MarkTrack   Mark = 0x20000000 // queue what follows in this connection: it is closing
+	MarkOpening Mark = 0x30000000 // queue what follows in this connection: it is not admitted yet
+	MarkClear   Mark = 0x40000000 // queue only FIN and RST of this connection
+	MarkSeen    Mark = 0x50000000 // judged in the raw table: do not queue this packet again
+)
+
+// Marks that the hooks set before a packet is queued, to tell its Conn.
+const (
+	MarkConnNew     Mark = 0x80000000
+	MarkConnInvalid Mark = 0x90000000
+	MarkConnOpening Mark = 0xa0000000
+)
+
+// ConnOf reads what the hooks said of a packet; raw tells that it came from
+// the raw table, where conntrack has not looked yet.
+func ConnOf(m Mark, raw bool) Conn {
+	switch m & MarkMask {
+	case MarkConnNew:
+		return ConnNew
+	case MarkConnInvalid:
+		return ConnInvalid
+	case MarkConnOpening:
+		return ConnOpening
+	}
+	if raw {
+		return ConnNone
+	}
+	return ConnEstablished
+}
