@@ -1,0 +1,214 @@
+package conntrack
+
+import (
+	"time"
+
+	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
+)
+
+// Dir is the direction of a packet in its connection.
+type Dir uint8
+
+// The directions.
+const (
+	Original Dir = iota // that of the first SYN: from client (Src) to server (Dst)
+	Reply
+)
+
+// State is one connection: an entry of the table.
+type State struct {
+	Tuple     packet.Tuple // original direction
+	ID        uint64
+	Rule      uint32 // number of the rule that made it
+	InDev     uint32 // interface index the first packet came in by
+	Created   time.Duration
+	Refreshed time.Duration // the last packet that fitted
+	Src, Dst  Peer
+	SeqDiff   seqnum.Size // what is added to the server's numbers on their way to the client
+	Timeout   Timeout
+	Offloaded bool // the kernel has an entry for it that carries the payload
+	Proxied   bool // the SYN proxy made it
+
+	Handshake Handshake
+	source    *Source
+	slot      bool
+}
+
+// Handshake is what has to be remembered of the handshakes, most of it by the
+// SYN proxy only.
+type Handshake struct {
+	ISN      seqnum.Value  // ours, towards the client
+	Client   seqnum.Value  // the client's, which the server gets to see as well
+	Due      time.Duration // when the SYN to the server is sent again, or given up
+	MSS      uint16        // the client's; 0: none
+	ToldMSS  uint16        // what the client was told
+	WScale   uint8         // the client's window shift
+	Offered  bool          // the client offers window scaling
+	Told     bool          // and we told it the server scales too,
+	ToldBy   uint8         // by this shift
+	SACK     bool          // both sides permit SACK, as far as is known
+	Learning bool          // the SYN offers the server more than the client was told
+	Tries    uint8         // SYNs sent to the server
+	Window   uint16        // the client's last window, scaled as it will be
+}
+
+// New is the state of a connection whose first packet is the SYN p.
+func New(p *packet.Packet, now time.Duration) State {
+	s := State{Tuple: p.Tuple, InDev: p.InDev, Created: now, Refreshed: now, Timeout: TCPFirst}
+	s.Handshake.Client, s.Handshake.SACK = p.Seq, p.Options.SACKPermitted
+	s.Src = Peer{State: SynSent}
+	s.Src.see(p)
+	return s
+}
+
+// Peers are the sender of a packet of direction d, and the other side.
+func (s *State) peers(d Dir) (from, to *Peer) {
+	if d == Original {
+		return &s.Src, &s.Dst
+	}
+	return &s.Dst, &s.Src
+}
+
+// ShakingHands says whether the SYN proxy is at work for this connection.
+func (s *State) ShakingHands() bool { return s.Src.State.proxied() }
+
+// Opening says whether a side has not reached ESTABLISHED yet.
+func (s *State) Opening() bool {
+	return s.ShakingHands() || min(s.Src.State, s.Dst.State) < Established
+}
+
+// Closed says whether nothing more can come of the connection: both FINs are
+// acknowledged, or it was reset. A new SYN may take its place.
+func (s *State) Closed() bool { return !s.ShakingHands() && min(s.Src.State, s.Dst.State) >= FinWait2 }
+
+// AwaitsACK says whether a FIN is not acknowledged yet.
+func (s *State) AwaitsACK() bool { return s.Src.State == Closing || s.Dst.State == Closing }
+
+// ack is the number a packet acknowledges, in the numbers of the side that is
+// acknowledged.
+func (s *State) ack(d Dir, p *packet.Packet) seqnum.Value {
+	if d == Original {
+		return p.Ack.Sub(s.SeqDiff)
+	}
+	return p.Ack
+}
+
+// Establishes says whether a packet completes the server's side of the
+// handshake: it acknowledges exactly the server's SYN. Who would pass it has to
+// reserve a slot first.
+func (s *State) Establishes(d Dir, p *packet.Packet) bool {
+	return d == Original && s.Dst.State == SynSent && !s.ShakingHands() &&
+		p.Flags&(packet.ACK|packet.RST) == packet.ACK && p.Ack == s.Dst.SeqLo
+}
+
+// Fits says whether a packet belongs to the connection at this point.
+//
+// While a side is below ESTABLISHED every packet visits user space, and numbers
+// are checked as in pf, only that an ACK has to acknowledge exactly the SYN
+// that is outstanding. Later the payload passes in the kernel, whose window
+// check decides: what it found invalid does not fit.
+func (s *State) Fits(d Dir, p *packet.Packet) bool {
+	if p.Conn == packet.ConnInvalid {
+		return false
+	}
+	if !s.Opening() {
+		return true
+	}
+	from, to := s.peers(d)
+	if p.Flags.Has(packet.ACK) && to.State == SynSent && p.Ack != to.SeqLo {
+		return false
+	}
+	if p.Flags.Has(packet.RST) {
+		return s.fitsRST(from, to, p)
+	}
+	return !from.Seen || from.inWindow(p, to)
+}
+
+// fitsRST is pf's rule for RST: next to the expected number, or, from a peer
+// that never said anything else, in answer to the SYN.
+func (s *State) fitsRST(from, to *Peer, p *packet.Packet) bool {
+	if !from.Seen {
+		return p.Flags.Has(packet.ACK) && p.Ack == to.SeqLo
+	}
+	return p.Seq-from.SeqLo+1 <= 2
+}
+
+// inWindow is pf's test that a segment is not past what the other side allows,
+// nor older than one window. A FIN may be one past the window.
+func (r *Peer) inWindow(p *packet.Packet, other *Peer) bool {
+	window := seqnum.Size(max(other.MaxWin, 1) << other.shift())
+	end := p.End()
+	if p.Flags.Has(packet.FIN) {
+		end--
+	}
+	past := r.SeqLo.Add(window)
+	return !past.LessThan(end) && !p.Seq.LessThan(r.SeqLo.Sub(window+1))
+}
+
+func (r *Peer) shift() uint8 {
+	if r.HasWScale {
+		return r.WScale
+	}
+	return 0
+}
+
+// Track moves the connection on by a packet that fits, at time now.
+func (s *State) Track(d Dir, p *packet.Packet, now time.Duration) {
+	from, to := s.peers(d)
+	ack := s.ack(d, p)
+	ackSYN := to.Seen && ack == to.SeqLo
+	ackFIN := to.Seen && !ack.LessThan(to.SeqLo)
+	from.State, to.State = next(from.State, to.State, p.Flags, ackSYN, ackFIN)
+	if p.IsSYNACK() {
+		s.Handshake.SACK = s.Handshake.SACK && p.Options.SACKPermitted
+	}
+	if !p.Flags.Has(packet.RST) {
+		from.see(p)
+		if p.Flags.Has(packet.ACK) {
+			to.SeqHi = ack.Add(seqnum.Size(uint32(max(p.Window, 1)) << from.scaleOf(p)))
+		}
+	}
+	s.Refresh(now)
+}
+
+// Refresh starts the lifetime of the state anew.
+func (s *State) Refresh(now time.Duration) {
+	s.Refreshed = now
+	s.Timeout = timeoutClass(s.Src.State, s.Dst.State)
+}
+
+// see takes over the numbers of a packet of this peer's. Between handshake and
+// FIN the packet's own number is the newest there is, whatever came before:
+// gigabytes may have passed unseen. Behind a FIN there is nothing.
+func (r *Peer) see(p *packet.Packet) {
+	finished := r.Seen && r.State >= Closing && !p.Flags.Has(packet.FIN)
+	if !finished {
+		r.SeqLo = p.End()
+	}
+	r.Seen = true
+	r.MaxWin = max(r.MaxWin, uint32(p.Window))
+	if p.Flags.Has(packet.SYN) {
+		r.WScale, r.HasWScale = p.Options.WScale, p.Options.HasWScale
+	}
+}
+
+// scaleOf is the shift for the window in a packet of this peer's: a SYN's is
+// never scaled (RFC 7323 section 2.2).
+func (r *Peer) scaleOf(p *packet.Packet) uint8 {
+	if p.Flags.Has(packet.SYN) {
+		return 0
+	}
+	return r.shift()
+}
+
+// SetOptions takes over what the client offers and what it was told.
+func (h *Handshake) SetOptions(client, told packet.Options) {
+	h.MSS, h.WScale, h.Offered = client.MSS, client.WScale, client.HasWScale
+	h.Told, h.ToldBy, h.SACK, h.ToldMSS = told.HasWScale, told.WScale, told.SACKPermitted, told.MSS
+}
+
+// ToldOptions are the options the client was told, to tell them again.
+func (h *Handshake) ToldOptions() packet.Options {
+	return packet.Options{MSS: h.ToldMSS, WScale: h.ToldBy, HasWScale: h.Told, SACKPermitted: h.SACK}
+}

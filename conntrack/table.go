@@ -1,0 +1,156 @@
+package conntrack
+
+import (
+	"errors"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nfqfw/internal/packet"
+)
+
+// ErrFull says that the table holds as many states as it may (limits.states).
+var ErrFull = errors.New("state limit reached")
+
+// tableShards is a power of two, so many that a few packet loops seldom meet.
+const tableShards = 64
+
+// Table holds the states. Each shard has its own lock; both directions of a
+// connection are in one shard. The hash is seeded: clients choose their tuples.
+type Table struct {
+	limit   int
+	count   atomic.Int64
+	lastID  atomic.Uint64
+	seed    maphash.Seed
+	sources *Sources
+	shards  [tableShards]Shard
+}
+
+// Shard is a part of the table. Its methods need its lock. A *State is valid
+// until the shard is unlocked or a state is inserted.
+type Shard struct {
+	mu      sync.Mutex
+	table   *Table
+	index   map[packet.Key]uint32 // into states
+	states  []State               // a zero ID marks a free place
+	free    []uint32
+	waiting []packet.Key // states with a Handshake.Due; a re-used key may stand here twice
+	_       [64]byte     // no two shards' locks in one cache line
+}
+
+// NewTable makes an empty table for at most limit states. Sources are let go
+// when the last state of theirs is removed.
+func NewTable(limit int, sources *Sources) *Table {
+	t := &Table{limit: limit, seed: maphash.MakeSeed(), sources: sources}
+	for i := range t.shards {
+		t.shards[i].table = t
+		t.shards[i].index = make(map[packet.Key]uint32)
+	}
+	return t
+}
+
+// Len is the number of states.
+func (t *Table) Len() int { return int(t.count.Load()) }
+
+// Lock locks the shard of a connection.
+func (t *Table) Lock(k packet.Key) *Shard {
+	sh := &t.shards[maphash.Comparable(t.seed, k)%tableShards]
+	sh.mu.Lock()
+	return sh
+}
+
+// Unlock unlocks the shard.
+func (sh *Shard) Unlock() { sh.mu.Unlock() }
+
+// Find looks a packet's connection up, expired or not, and the packet's
+// direction in it.
+func (sh *Shard) Find(t packet.Tuple) (*State, Dir) {
+	i, ok := sh.index[t.Key()]
+	if !ok {
+		return nil, Original
+	}
+	s := &sh.states[i]
+	if s.Tuple == t {
+		return s, Original
+	}
+	return s, Reply
+}
+
+// Insert adds a state that is not in the table yet, and gives it an ID.
+func (sh *Shard) Insert(s State) (*State, error) {
+	if sh.table.count.Add(1) > int64(sh.table.limit) {
+		sh.table.count.Add(-1)
+		return nil, ErrFull
+	}
+	s.ID = sh.table.lastID.Add(1)
+	var i uint32
+	if n := len(sh.free); n > 0 {
+		i, sh.free = sh.free[n-1], sh.free[:n-1]
+		sh.states[i] = s
+	} else {
+		i = uint32(len(sh.states))
+		sh.states = append(sh.states, s)
+	}
+	sh.index[s.Tuple.Key()] = i
+	return &sh.states[i], nil
+}
+
+// Remove takes a state out of the table, gives its slot back and returns the
+// source it held, which the caller lets go (Table.Drop) once the shard is
+// unlocked.
+func (sh *Shard) Remove(s *State) *Source {
+	s.Release()
+	src, key := s.source, s.Tuple.Key()
+	i := sh.index[key]
+	delete(sh.index, key)
+	sh.states[i] = State{}
+	sh.free = append(sh.free, i)
+	sh.table.count.Add(-1)
+	return src
+}
+
+// Drop lets the source of a removed state go; nil is none. It takes a lock of
+// the sources', so no shard may be locked.
+func (t *Table) Drop(src *Source) {
+	if src != nil {
+		t.sources.Drop(src)
+	}
+}
+
+// Wait asks that Waiting names this state from now on.
+func (sh *Shard) Wait(s *State) { sh.waiting = append(sh.waiting, s.Tuple.Key()) }
+
+// Waiting calls due for every state that waits, and keeps those for which it
+// says true. due may remove the state.
+func (sh *Shard) Waiting(due func(*State) bool) {
+	kept := sh.waiting[:0]
+	for _, k := range sh.waiting {
+		if i, ok := sh.index[k]; ok && due(&sh.states[i]) {
+			kept = append(kept, k)
+		}
+	}
+	sh.waiting = kept
+}
+
+// Shards is the number of shards, for EachIn.
+func (t *Table) Shards() int { return tableShards }
+
+// LockShard locks shard number i.
+func (t *Table) LockShard(i int) *Shard {
+	t.shards[i].mu.Lock()
+	return &t.shards[i]
+}
+
+// Each calls f for every state of the shard. f may remove the state it is
+// called with.
+func (sh *Shard) Each(f func(*State)) {
+	for i := range sh.states {
+		if sh.states[i].ID != 0 {
+			f(&sh.states[i])
+		}
+	}
+}
+
+// Age is how long the state exists.
+func (s *State) Age(now time.Duration) time.Duration { return now - s.Created }

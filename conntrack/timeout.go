@@ -1,0 +1,71 @@
+package conntrack
+
+import "time"
+
+// Timeout is a class of lifetimes: which one a state has follows from the
+// states of its peers (pf.conf(5), "set timeout").
+type Timeout uint8
+
+// The classes.
+const (
+	TCPFirst       Timeout = iota // after the first packet, and while the SYN proxy shakes hands
+	TCPOpening                    // a peer is not ESTABLISHED yet
+	TCPEstablished                // both are ESTABLISHED
+	TCPClosing                    // one has sent a FIN
+	TCPFinWait                    // both have sent one
+	TCPClosed                     // both FINs are acknowledged, or a RST was seen
+	timeoutCount
+)
+
+// TimeoutCount is the number of classes.
+const TimeoutCount = int(timeoutCount)
+
+var timeoutNames = [TimeoutCount]string{
+	"tcp.first", "tcp.opening", "tcp.established", "tcp.closing", "tcp.finwait", "tcp.closed",
+}
+
+// String is pf's name.
+func (t Timeout) String() string {
+	if int(t) < TimeoutCount {
+		return timeoutNames[t]
+	}
+	return "unknown"
+}
+
+// TimeoutNamed finds a class by pf's name.
+func TimeoutNamed(name string) (Timeout, bool) {
+	for i, n := range timeoutNames {
+		if n == name {
+			return Timeout(i), true
+		}
+	}
+	return 0, false
+}
+
+// Timeouts are the lifetimes of all classes.
+type Timeouts [TimeoutCount]time.Duration
+
+// Optimization finds pf's preset of that name ("set optimization").
+func Optimization(name string) (Timeouts, bool) {
+	seconds, ok := optimizations[name]
+	var t Timeouts
+	for i, s := range seconds {
+		t[i] = s * time.Second
+	}
+	return t, ok
+}
+
+// In the order of the classes, in seconds.
+var optimizations = map[string][TimeoutCount]time.Duration{
+	"normal":       {120, 30, 86400, 900, 45, 90},
+	"high-latency": {180, 35, 86400, 905, 50, 95},
+	"satellite":    {180, 35, 86400, 905, 50, 95},
+	"conservative": {3600, 900, 432000, 3600, 600, 180},
+	"aggressive":   {30, 5, 18000, 60, 30, 30},
+}
+
+// DefaultTimeouts is the preset "normal".
+func DefaultTimeouts() Timeouts {
+	t, _ := Optimization("normal")
+	return t
+}

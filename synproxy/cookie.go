@@ -1,0 +1,113 @@
+package synproxy
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+
+	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
+)
+
+// A cookie is an initial sequence number that a client has to repeat, so that
+// nothing need be remembered of it (RFC 4987 section 3.6), laid out as pf's:
+//
+//	31                      8 7    5 4    2  1    0
+//	[ upper 24 bits of a MAC ][ MSS ][scale][SACK][key]
+//
+// The low byte is masked with the top byte. The MAC covers both addresses and
+// ports, the client's initial number and the low byte.
+type cookieOptions uint8
+
+// What the indexes of a cookie stand for. Values between are rounded down:
+// segments and windows are then smaller than they could be, never larger.
+var (
+	cookieMSS    = [8]uint16{216, 536, 1200, 1360, 1400, 1440, 1452, 1460}
+	cookieWScale = [8]uint8{0, 0, 1, 2, 4, 6, 7, 8} // index 0: the client does not scale
+)
+
+// Jar holds the two keys cookies are made with. The newer one makes cookies,
+// both accept them, so that a cookie lives from one to two rotations. It is
+// safe for concurrent use.
+type Jar struct{ keys atomic.Pointer[jarKeys] }
+
+type jarKeys struct {
+	key    [2]Key
+	parity uint8 // the newer one
+}
+
+// NewJar makes a jar from two random keys.
+func NewJar(newer, older Key) *Jar {
+	j := &Jar{}
+	j.keys.Store(&jarKeys{key: [2]Key{newer, older}})
+	return j
+}
+
+// Rotate replaces the older key by a new random one. Cookies of the replaced
+// key are refused from now on.
+func (j *Jar) Rotate(k Key) {
+	next := *j.keys.Load()
+	next.parity ^= 1
+	next.key[next.parity] = k
+	j.keys.Store(&next)
+}
+
+// Bake makes the cookie for a client's SYN. Only the options a SYN+ACK will
+// tell the client about belong in o.
+func (j *Jar) Bake(t packet.Tuple, client seqnum.Value, o packet.Options) seqnum.Value {
+	k := j.keys.Load()
+	return k.cookie(t, client, encodeOptions(o)|cookieOptions(k.parity))
+}
+
+// Open checks the cookie that a client repeated, and gives back the options it
+// was made with, rounded down.
+func (j *Jar) Open(t packet.Tuple, client, cookie seqnum.Value) (packet.Options, bool) {
+	o := cookieOptions(cookie) ^ cookieOptions(cookie>>24)
+	if j.keys.Load().cookie(t, client, o) != cookie {
+		return packet.Options{}, false
+	}
+	return o.decode(), true
+}
+
+func (k *jarKeys) cookie(t packet.Tuple, client seqnum.Value, o cookieOptions) seqnum.Value {
+	mac := k.key[o&1].sum(&[6]uint64{
+		binary.LittleEndian.Uint64(t.Src[:8]),
+		binary.LittleEndian.Uint64(t.Src[8:]),
+		binary.LittleEndian.Uint64(t.Dst[:8]),
+		binary.LittleEndian.Uint64(t.Dst[8:]),
+		uint64(t.SrcPort)<<16 | uint64(t.DstPort),
+		uint64(client)<<8 | uint64(o),
+	})
+	upper := uint32(mac^mac>>32) &^ 0xff
+	return seqnum.Value(upper | uint32(uint8(o)^uint8(upper>>24)))
+}
+
+func encodeOptions(o packet.Options) cookieOptions {
+	var e cookieOptions
+	if o.SACKPermitted {
+		e |= 1 << 1
+	}
+	if o.HasWScale {
+		e |= cookieOptions(roundDown(cookieWScale[1:], o.WScale)+1) << 2
+	}
+	return e | cookieOptions(roundDown(cookieMSS[:], o.MSS))<<5
+}
+
+func (e cookieOptions) decode() packet.Options {
+	scale := e >> 2 & 7
+	return packet.Options{
+		MSS:           cookieMSS[e>>5],
+		WScale:        cookieWScale[scale],
+		HasWScale:     scale != 0,
+		SACKPermitted: e&(1<<1) != 0,
+	}
+}
+
+// roundDown is the index of the largest value that is not above v, or 0.
+func roundDown[T uint8 | uint16](values []T, v T) int {
+	for i := len(values) - 1; i > 0; i-- {
+		if values[i] <= v {
+			return i
+		}
+	}
+	return 0
+}

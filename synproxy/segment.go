@@ -1,0 +1,70 @@
+package synproxy
+
+import (
+	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
+)
+
+// The largest segment a host must be assumed to take that says nothing (RFC
+// 9293 section 3.7.1).
+const (
+	defaultMSS4 = 536
+	defaultMSS6 = 1220
+)
+
+// ToldOptions are the options a client's SYN is answered with. Before a server
+// is known it is not said to scale its windows: that could not be taken back.
+func ToldOptions(t packet.Tuple, client, server packet.Options, known bool) packet.Options {
+	told := packet.Options{MSS: client.MSS, SACKPermitted: client.SACKPermitted}
+	if told.MSS == 0 {
+		told.MSS = defaultMSS6
+		if t.Is4() {
+			told.MSS = defaultMSS4
+		}
+	}
+	if !known {
+		return told
+	}
+	if server.MSS != 0 {
+		told.MSS = server.MSS
+	}
+	told.SACKPermitted = client.SACKPermitted && server.SACKPermitted
+	told.HasWScale = client.HasWScale && server.HasWScale
+	if told.HasWScale {
+		told.WScale = server.WScale
+	}
+	return told
+}
+
+// SYNACK answers the client's SYN in the server's name. Its window is zero, so
+// that the client sends nothing before the server can take it.
+func SYNACK(client packet.Tuple, isn, clientISN seqnum.Value, told packet.Options) packet.Segment {
+	return packet.Segment{
+		Tuple: client.Reverse(), Seq: isn, Ack: clientISN + 1, Flags: packet.SYN | packet.ACK, Options: told,
+	}
+}
+
+// SYN asks the server in the client's name, with the client's own number.
+func SYN(client packet.Tuple, clientISN seqnum.Value, window uint16, offer packet.Options) packet.Segment {
+	return packet.Segment{Tuple: client, Seq: clientISN, Flags: packet.SYN, Window: window, Options: offer}
+}
+
+// ACK is an acknowledgment from the source of t.
+func ACK(t packet.Tuple, seq, ack seqnum.Value, window uint16) packet.Segment {
+	return packet.Segment{Tuple: t, Seq: seq, Ack: ack, Flags: packet.ACK, Window: window}
+}
+
+// Reset aborts the connection at the destination of t. The receiver obeys it
+// only if seq is exactly the number it expects next (RFC 5961 section 3.2).
+func Reset(t packet.Tuple, seq seqnum.Value) packet.Segment {
+	return packet.Segment{Tuple: t, Seq: seq, Flags: packet.RST}
+}
+
+// Refusal resets the sender of p, as a closed port does (RFC 9293 section
+// 3.5.2): with the number it acknowledges, or acknowledging what it sent.
+func Refusal(p *packet.Packet) packet.Segment {
+	if p.Flags.Has(packet.ACK) {
+		return Reset(p.Tuple.Reverse(), p.Ack)
+	}
+	return packet.Segment{Tuple: p.Tuple.Reverse(), Ack: p.End(), Flags: packet.RST | packet.ACK}
+}
