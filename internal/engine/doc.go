@@ -1,0 +1,21 @@
+// Package engine decides about packets. It composes the state table
+// (conntrack), the SYN proxy (synproxy) and the ruleset (rules), and is pure:
+// time comes in as a parameter, randomness as keys, and what is to be done goes
+// out as a Decision that the caller carries out.
+//
+// The way of a packet, each step in the file of its name:
+//
+//	engine.go   Handle: find the state, look at the rule, ask again when told to
+//	open.go     no state: pass, refuse, or begin one
+//	proxy.go    the SYN proxy's two handshakes
+//	track.go    a connection that has a state: peers, counts, closing
+//	admit.go    the one way to the server: a slot of the source, or a refusal
+//	tick.go     what happens without a packet: SYNs sent again, states expired
+//
+// Invariants: no connection is ESTABLISHED at its server without having been
+// admitted; a source never has more slots than its rule's limit; a state that
+// is removed gives back its slot and its source, and the kernel's entry if it
+// was the SYN proxy's.
+//
+// Order of locks: sources before a table shard, and never both at once.
+package engine

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/rules"
+	"nfqfw/synproxy"
+)
+
+// Config is what an engine is made of.
+type Config struct {
+	Ruleset  *rules.Ruleset
+	Timeouts []conntrack.Timeouts // of each rule, in the ruleset's order
+	States   int                  // how many states there may be
+	SrcNodes int                  // how many sources may be tracked
+	Cookies  bool                 // keep no state before a client has proved itself
+	NewerKey synproxy.Key         // of the cookies: random
+	OlderKey synproxy.Key
+}
+
+// Engine decides about packets. It is safe for concurrent use.
+type Engine struct {
+	ruleset  *rules.Ruleset
+	timeouts []conntrack.Timeouts
+	cookies  bool
+	table    *conntrack.Table
+	sources  *conntrack.Sources
+	jar      *synproxy.Jar
+	servers  *synproxy.Servers
+	counters Counters
+
+	// Tick's own, which only one goroutine calls:
+	turn     int
+	due      []Decision
+	released []*conntrack.Source
+}
+
+// Counters count packets since the start.
+type Counters struct {
+	Passed  atomic.Uint64
+	Reasons [packet.ReasonCount]atomic.Uint64
+}
+
+// New makes an engine without states.
+func New(c Config) *Engine {
+	sources := conntrack.NewSources(c.SrcNodes)
+	return &Engine{
+		ruleset: c.Ruleset, timeouts: c.Timeouts, cookies: c.Cookies,
+		table: conntrack.NewTable(c.States, sources), sources: sources,
+		jar: synproxy.NewJar(c.NewerKey, c.OlderKey), servers: synproxy.NewServers(),
+	}
+}
+
+// Counters are the engine's own; they go on counting.
+func (e *Engine) Counters() *Counters { return &e.counters }
+
+// RotateKey gives the SYN cookies a new key, and retires the older one.
+func (e *Engine) RotateKey(k synproxy.Key) { e.jar.Rotate(k) }
+
+// visit is one look at one packet, under the lock of its connection's shard.
+type visit struct {
+	*Engine
+	now   time.Duration
+	p     *packet.Packet
+	d     *Decision
+	shard *conntrack.Shard
+	state *conntrack.State // nil: none
+	dir   conntrack.Dir
+	rule  *rules.Rule // what the packet's tuple matches; set if there is no state, or for a SYN
+	slots int         // how many slots a SYN's source has taken
+
+	source  *conntrack.Source    // held for the state to bind
+	want    *conntrack.SourceKey // hold this source, then look again
+	refused error                // it cannot be held
+	removed [2]*conntrack.Source // of states removed
+}
+
+// Handle decides about a packet. If the decision orders a query, the caller
+// puts the answer into p.Kernel and calls again: nothing has happened yet.
+func (e *Engine) Handle(now time.Duration, p *packet.Packet, d *Decision) {
+	*d = Decision{}
+	v := visit{Engine: e, now: now, p: p, d: d}
+	if p.IsSYN() {
+		v.matchSYN()
+	}
+	v.look()
+	for v.want != nil {
+		v.source, v.refused = e.sources.Acquire(*v.want)
+		v.want = nil
+		v.look()
+	}
+	v.letGo()
+	v.count()
+}
+
+// matchSYN finds out, before any lock of the table, what a SYN will need.
+func (v *visit) matchSYN() {
+	v.rule = v.ruleset.Match(v.p.InName, v.p.Tuple)
+	if v.rule != nil && v.rule.MaxSrcConn > 0 {
+		v.slots = v.sources.Slots(sourceKey(v.rule, v.p.Src))
+	}
+}
+
+// full says whether a SYN's source has no slot left.
+func (v *visit) full() bool {
+	return v.rule.MaxSrcConn > 0 && v.slots >= int(v.rule.MaxSrcConn)
+}
+
+func (v *visit) look() {
+	v.shard = v.table.Lock(v.p.Tuple.Key())
+	defer v.shard.Unlock()
+	v.state, v.dir = v.shard.Find(v.p.Tuple)
+	if v.state != nil && v.expired() {
+		v.remove()
+	}
+	if v.state != nil && v.replaces() {
+		v.replace()
+	}
+	switch {
+	case v.state == nil:
+		v.open()
+	case v.state.ShakingHands():
+		v.shakeHands()
+	default:
+		v.track()
+	}
+}
+
+// letGo gives back what is not needed, now that no shard is locked.
+func (v *visit) letGo() {
+	v.table.Drop(v.source)
+	for _, s := range v.removed {
+		v.table.Drop(s)
+	}
+}
+
+func (v *visit) count() {
+	switch {
+	case v.d.Offload.Op == packet.OffloadQuery:
+	case v.d.Verdict == packet.Pass:
+		v.counters.Passed.Add(1)
+	default:
+		v.counters.Reasons[v.d.Reason].Add(1)
+	}
+}
+
+// stateRule is the rule that made the state.
+func (v *visit) stateRule() *rules.Rule { return v.ruleOf(v.state) }
+
+func (e *Engine) ruleOf(s *conntrack.State) *rules.Rule { return &e.ruleset.Rules()[s.Rule-1] }
+
+// lifetime is how long the state lives after it was refreshed.
+func (e *Engine) lifetime(s *conntrack.State) time.Duration { return e.timeouts[s.Rule-1][s.Timeout] }
+
+func (e *Engine) pastDue(s *conntrack.State, now time.Duration) bool {
+	return now >= s.Refreshed+e.lifetime(s)
+}
+
+// expired says whether the state's time is over. While the payload passes in
+// the kernel, a packet that belongs to its entry shows that it is not.
+func (v *visit) expired() bool {
+	return v.pastDue(v.state, v.now) && !(v.state.Offloaded && v.p.Conn == packet.ConnEstablished)
+}
+
+// remove takes the packet's state out of the table, and the kernel's entry with
+// it if the kernel made it at our word.
+func (v *visit) remove() {
+	if v.state.Offloaded && v.state.Proxied {
+		v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
+	}
+	if v.state.Counts() {
+		v.slots--
+	}
+	src := v.shard.Remove(v.state)
+	if v.removed[0] == nil {
+		v.removed[0] = src
+	} else {
+		v.removed[1] = src
+	}
+	v.state = nil
+}
+
+// insert puts a state into the table for the packet's connection.
+func (v *visit) insert(s conntrack.State) bool {
+	s.Rule = uint32(v.rule.Number)
+	state, err := v.shard.Insert(s)
+	if err != nil {
+		v.d.drop(packet.ReasonMemory)
+		return false
+	}
+	v.state = state
+	return true
+}

@@ -1,0 +1,324 @@
+package engine
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
+	"nfqfw/rules"
+	"nfqfw/synproxy"
+)
+
+var update = flag.Bool("update", false, "write what the engine does into the scenario files")
+
+// A scenario is a text file of packets and of what the engine does about them.
+// Lines that start with two spaces are its answers and are compared; all others
+// are input:
+//
+//	rule state=synproxy max_src_conn=2    one rule for 192.0.2.10:80
+//	at 1.5                                the time, in seconds
+//	c S seq=100 win=64240 mss=1460        a packet from the client, port 40000
+//	s SA seq=500 ack=101                  one from the server
+//	c:40001 S seq=100                     another port of the client's
+//	tick                                  what is due without a packet
+//	states                                the table
+//	kernel open                           what the next query finds: open, closed, absent
+//
+// A number may be written relative to the last cookie: ack=P+1.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { runScenario(t, file) })
+	}
+}
+
+func runScenario(t *testing.T, file string) {
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scenario{t: t, kernel: packet.KernelOpen}
+	in := bufio.NewScanner(strings.NewReader(string(want)))
+	for in.Scan() {
+		line := in.Text()
+		if strings.HasPrefix(line, "  ") {
+			continue
+		}
+		fmt.Fprintln(&s.out, line)
+		s.do(line)
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(s.out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got := s.out.String(); got != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+type scenario struct {
+	t      *testing.T
+	out    strings.Builder
+	engine *Engine
+	now    time.Duration
+	cookie seqnum.Value
+	kernel packet.Kernel
+}
+
+func (s *scenario) do(line string) {
+	words := strings.Fields(strings.SplitN(line, "#", 2)[0])
+	if len(words) == 0 {
+		return
+	}
+	switch words[0] {
+	case "rule":
+		s.engine = New(scenarioConfig(s.t, words[1:]))
+	case "at":
+		seconds, err := strconv.ParseFloat(words[1], 64)
+		s.must(line, err)
+		s.now = time.Duration(seconds * float64(time.Second))
+	case "tick":
+		for range sweepParts {
+			s.engine.Tick(s.now, s.print)
+		}
+	case "states":
+		s.states()
+	case "kernel":
+		s.kernel = map[string]packet.Kernel{
+			"open": packet.KernelOpen, "closed": packet.KernelClosed, "absent": packet.KernelAbsent,
+		}[words[1]]
+	default:
+		s.packet(line, words)
+	}
+}
+
+func (s *scenario) must(line string, err error) {
+	if err != nil {
+		s.t.Fatalf("%s: %v", line, err)
+	}
+}
+
+func (s *scenario) packet(line string, words []string) {
+	p, err := s.parse(words)
+	s.must(line, err)
+	var d Decision
+	s.engine.Handle(s.now, p, &d)
+	if d.Offload.Op == packet.OffloadQuery {
+		fmt.Fprintln(&s.out, "  query")
+		p.Kernel = s.kernel
+		s.engine.Handle(s.now, p, &d)
+	}
+	s.print(&d)
+	mark := map[packet.Mark]string{
+		packet.MarkOpening: " opening", packet.MarkTrack: " track", packet.MarkClear: " clear", packet.MarkSeen: " seen",
+	}[d.Mark]
+	reason := ""
+	if d.Verdict == packet.Drop {
+		reason = " " + d.Reason.String()
+	}
+	if d.Limit > 0 {
+		reason += fmt.Sprintf(" %d/%d rule %s", d.Slots, d.Limit, d.Rule)
+	}
+	fmt.Fprintf(&s.out, "  %v%s%s\n", d.Verdict, mark, reason)
+}
+
+func (s *scenario) print(d *Decision) {
+	switch d.Offload.Op {
+	case packet.OffloadCreate:
+		fmt.Fprintf(&s.out, "  create seqdiff=%s timeout=%v wscale=%v,%d,%d sack=%v\n", s.number(seqnum.Value(d.Offload.SeqDiff)),
+			d.Offload.Timeout, d.Offload.HasWScale, d.Offload.SrcWScale, d.Offload.DstWScale, d.Offload.SACKPermitted)
+	case packet.OffloadDelete:
+		fmt.Fprintln(&s.out, "  delete")
+	case packet.OffloadQuery:
+		fmt.Fprintln(&s.out, "  query")
+	}
+	for _, seg := range d.Segments() {
+		from := "s>c"
+		if seg.DstPort == 80 {
+			from = "c>s"
+		}
+		if seg.Flags == packet.SYN|packet.ACK {
+			s.cookie = seg.Seq
+		}
+		fmt.Fprintf(&s.out, "  %s %v seq=%s", from, seg.Flags, s.number(seg.Seq))
+		if seg.Flags.Has(packet.ACK) {
+			fmt.Fprintf(&s.out, " ack=%s", s.number(seg.Ack))
+		}
+		fmt.Fprintf(&s.out, " win=%d%s\n", seg.Window, optionWords(seg.Options))
+	}
+}
+
+func optionWords(o packet.Options) string {
+	var b strings.Builder
+	if o.MSS != 0 {
+		fmt.Fprintf(&b, " mss=%d", o.MSS)
+	}
+	if o.HasWScale {
+		fmt.Fprintf(&b, " ws=%d", o.WScale)
+	}
+	if o.SACKPermitted {
+		b.WriteString(" sack")
+	}
+	return b.String()
+}
+
+// number writes a number relative to the cookie if it is near it: a cookie
+// looks different with every key.
+func (s *scenario) number(v seqnum.Value) string {
+	if d := int32(v - s.cookie); s.cookie != 0 && d > -100000 && d < 100000 {
+		return fmt.Sprintf("P%+d", d)
+	}
+	return strconv.FormatUint(uint64(v), 10)
+}
+
+func (s *scenario) states() {
+	var lines []string
+	_ = s.engine.States(s.now, func(l *Listed) error {
+		line := fmt.Sprintf("  %d %s:%s %v", l.Tuple.SrcPort, l.Dst.State, l.Src.State, l.Timeout)
+		if l.ShakingHands() {
+			line = fmt.Sprintf("  %d %s %v", l.Tuple.SrcPort, l.Src.State, l.Timeout)
+		}
+		if l.Counting {
+			line += " counts"
+		}
+		lines = append(lines, line)
+		return nil
+	})
+	slices.Sort(lines)
+	if len(lines) == 0 {
+		lines = []string{"  none"}
+	}
+	fmt.Fprintln(&s.out, strings.Join(lines, "\n"))
+}
+
+var (
+	scenarioClient = netip.MustParseAddr("198.51.100.7")
+	scenarioServer = netip.MustParseAddrPort("192.0.2.10:80")
+)
+
+func (s *scenario) parse(words []string) (*packet.Packet, error) {
+	from, port, _ := strings.Cut(words[0], ":")
+	if port == "" {
+		port = "40000"
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	p := &packet.Packet{Conn: packet.ConnEstablished, InName: "eth0", InDev: 2}
+	p.Tuple = packet.TupleFrom(netip.AddrPortFrom(scenarioClient, uint16(n)), scenarioServer)
+	if from == "s" {
+		p.Tuple, p.InName, p.InDev = p.Tuple.Reverse(), "eth1", 3
+	}
+	for _, c := range words[1] {
+		p.Flags |= map[rune]packet.Flags{'S': packet.SYN, 'A': packet.ACK, 'F': packet.FIN, 'R': packet.RST, 'P': packet.PSH}[c]
+	}
+	if p.Flags.Has(packet.SYN) {
+		p.Conn = packet.ConnNone
+	}
+	for _, w := range words[2:] {
+		if err := s.set(p, w); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (s *scenario) set(p *packet.Packet, word string) error {
+	key, value, _ := strings.Cut(word, "=")
+	n, err := s.parseNumber(value)
+	if err != nil {
+		return fmt.Errorf("%s: %w", word, err)
+	}
+	switch key {
+	case "seq":
+		p.Seq = n
+	case "ack":
+		p.Ack = n
+	case "win":
+		p.Window = uint16(n)
+	case "len":
+		p.PayloadLen = uint32(n)
+	case "mss":
+		p.Options.MSS = uint16(n)
+	case "ws":
+		p.Options.WScale, p.Options.HasWScale = uint8(n), true
+	case "sack":
+		p.Options.SACKPermitted = true
+	case "new":
+		p.Conn = packet.ConnNew
+	case "invalid":
+		p.Conn = packet.ConnInvalid
+	case "opening":
+		p.Conn = packet.ConnOpening
+	default:
+		return fmt.Errorf("%s: unknown word", word)
+	}
+	return nil
+}
+
+func (s *scenario) parseNumber(text string) (seqnum.Value, error) {
+	if text == "" {
+		return 0, nil
+	}
+	if rest, ok := strings.CutPrefix(text, "P"); ok {
+		n, err := strconv.ParseInt("0"+rest, 10, 32)
+		if rest != "" {
+			n, err = strconv.ParseInt(rest, 10, 32)
+		}
+		return s.cookie + seqnum.Value(n), err
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	return seqnum.Value(n), err
+}
+
+func scenarioConfig(t *testing.T, words []string) Config {
+	r := rules.Rule{Number: 1, Name: "web", SourcePrefixV4: 32, SourcePrefixV6: 64, Ports: []rules.PortRange{{First: 80, Last: 80}}}
+	c := Config{States: 1000, SrcNodes: 1000, NewerKey: synproxy.Key{1, 2}, OlderKey: synproxy.Key{3, 4}}
+	timeouts := conntrack.DefaultTimeouts()
+	for _, w := range words {
+		key, value, _ := strings.Cut(w, "=")
+		n, _ := strconv.Atoi(value)
+		switch w {
+		case "state=synproxy":
+			r.State = rules.Synproxy
+		case "refuse=drop":
+			r.Refuse = rules.RefuseDrop
+		case "count=states":
+			r.Count = rules.CountStates
+		case "action=block":
+			r.Action = rules.Block
+		case "cookies":
+			c.Cookies = true
+		default:
+			switch key {
+			case "max_src_conn":
+				r.MaxSrcConn = uint32(n)
+			case "states":
+				c.States = n
+			case "src_nodes":
+				c.SrcNodes = n
+			default:
+				t.Fatalf("rule: %s: unknown word", w)
+			}
+		}
+	}
+	c.Ruleset, c.Timeouts = rules.New([]rules.Rule{r}), []conntrack.Timeouts{timeouts}
+	return c
+}

@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/synproxy"
+)
+
+// Tick does what is due without a packet: it sends SYNs to servers again, gives
+// up on those that do not answer, and removes states whose time is over. It
+// calls do for each decision, with no lock held. A decision that orders a query
+// is about a state whose payload passes in the kernel: the caller looks how
+// long the entry was idle and calls Idle.
+//
+// Each call looks at a tenth of the table. Called ten times a second, it leaves
+// no state more than a second past its time; a look-up never finds one.
+func (e *Engine) Tick(now time.Duration, do func(*Decision)) {
+	e.turn++
+	for i := range e.table.Shards() {
+		e.tickShard(i, i%sweepParts == e.turn%sweepParts, now)
+		for j := range e.due {
+			do(&e.due[j])
+		}
+		e.due = e.due[:0]
+		for _, s := range e.released {
+			e.table.Drop(s)
+		}
+		e.released = e.released[:0]
+	}
+}
+
+const sweepParts = 10
+
+func (e *Engine) tickShard(i int, sweep bool, now time.Duration) {
+	sh := e.table.LockShard(i)
+	defer sh.Unlock()
+	sh.Waiting(func(s *conntrack.State) bool { return e.retry(sh, s, now) })
+	if sweep {
+		sh.Each(func(s *conntrack.State) { e.sweep(sh, s, now) })
+	}
+}
+
+// retry sends the SYN to the server again if it is time, and says whether to
+// wait on.
+func (e *Engine) retry(sh *conntrack.Shard, s *conntrack.State, now time.Duration) bool {
+	if s.Src.State != conntrack.ProxyDst {
+		return false
+	}
+	h := &s.Handshake
+	if now < h.Due {
+		return true
+	}
+	if int(h.Tries) == len(synRetries) {
+		e.abandon(sh, s)
+		return false
+	}
+	d := e.decide()
+	d.emit(serverSYN(s))
+	h.Due = now + synRetries[h.Tries] - synRetries[h.Tries-1]
+	h.Tries++
+	return true
+}
+
+// sweep removes a state whose time is over, unless the kernel has to be asked.
+func (e *Engine) sweep(sh *conntrack.Shard, s *conntrack.State, now time.Duration) {
+	switch {
+	case !e.pastDue(s, now):
+	case s.ShakingHands():
+		e.abandon(sh, s)
+	case s.Offloaded && !s.Closed():
+		e.decide().Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: s.Tuple}
+	default:
+		e.expire(sh, s)
+	}
+}
+
+// abandon ends a handshake of the SYN proxy's that came to nothing.
+func (e *Engine) abandon(sh *conntrack.Shard, s *conntrack.State) {
+	d := e.decide()
+	if s.Src.State == conntrack.ProxyDst {
+		d.emit(synproxy.Reset(s.Tuple.Reverse(), s.Handshake.ISN+1))
+		d.emit(synproxy.Reset(s.Tuple, s.Handshake.Client+1))
+	}
+	e.released = append(e.released, sh.Remove(s))
+}
+
+// expire removes a state, and the kernel's entry that stood for it.
+func (e *Engine) expire(sh *conntrack.Shard, s *conntrack.State) {
+	if s.Offloaded && s.Proxied {
+		e.decide().Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
+	}
+	e.released = append(e.released, sh.Remove(s))
+}
+
+func (e *Engine) decide() *Decision {
+	e.due = append(e.due, Decision{})
+	return &e.due[len(e.due)-1]
+}
+
+// Idle answers a query of Tick's: the kernel has seen no packet of the
+// connection for so long, or, if it is not present, has no entry of it. The
+// state lives on from the last packet, or d says what its end takes.
+func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, present bool, d *Decision) {
+	*d = Decision{}
+	sh := e.table.Lock(t.Key())
+	s, _ := sh.Find(t)
+	if s == nil || !e.pastDue(s, now) {
+		sh.Unlock()
+		return
+	}
+	if present && idle < e.lifetime(s) {
+		s.Refreshed = max(s.Refreshed, now-idle)
+		sh.Unlock()
+		return
+	}
+	d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
+	src := sh.Remove(s)
+	sh.Unlock()
+	e.table.Drop(src)
+}
+
+// Abort ends a connection that the kernel would not take an entry for: d says
+// how to tell both sides.
+func (e *Engine) Abort(t packet.Tuple, d *Decision) {
+	*d = Decision{}
+	sh := e.table.Lock(t.Key())
+	s, _ := sh.Find(t)
+	if s == nil {
+		sh.Unlock()
+		return
+	}
+	d.drop(packet.ReasonMemory)
+	d.emit(synproxy.Reset(s.Tuple, s.Handshake.Client+1))
+	d.emit(synproxy.Reset(s.Tuple.Reverse(), s.Handshake.ISN+1))
+	src := sh.Remove(s)
+	sh.Unlock()
+	e.table.Drop(src)
+}

@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/synproxy"
+)
+
+// track decides about a packet of a connection that has a state and whose
+// handshake is not the SYN proxy's any more.
+func (v *visit) track() {
+	switch {
+	case v.lostByKernel():
+		v.restore()
+	case v.p.IsSYN() && v.dir == conntrack.Original && !v.state.Opening():
+		// Not ours to answer: only the server knows the numbers that make the
+		// client see that it is mistaken (RFC 5961 section 4.2).
+		v.d.pass(packet.MarkTrack)
+	case v.p.IsSYNACK() && v.dir == conntrack.Reply && !v.state.Opening():
+		v.lateSYNACK()
+	case !v.state.Fits(v.dir, v.p):
+		v.mismatch()
+	case v.wasReset() && !v.p.Flags.Has(packet.RST):
+		v.afterReset()
+	case v.state.Establishes(v.dir, v.p):
+		v.establish()
+	case v.p.Flags.Has(packet.RST):
+		v.reset()
+	default:
+		v.advance()
+	}
+}
+
+// advance lets the packet pass and moves the state on. A server that has sent
+// its FIN, and any connection that was reset, counts no more.
+func (v *visit) advance() {
+	v.state.Track(v.dir, v.p, v.now)
+	if v.state.Dst.State > conntrack.Established && v.stateRule().CountsServer() {
+		v.state.Release()
+	}
+	v.d.pass(v.mark())
+}
+
+// mark tells the hooks which of the connection's next packets to queue.
+func (v *visit) mark() packet.Mark {
+	switch {
+	case v.state.Opening():
+		return packet.MarkOpening
+	case v.state.AwaitsACK(), v.wasReset():
+		return packet.MarkTrack
+	}
+	return packet.MarkClear
+}
+
+// establish lets the client's last ACK of a kept handshake through to the
+// server, which accepts the connection when it arrives.
+func (v *visit) establish() {
+	switch v.admit() {
+	case admitted:
+		v.state.Offloaded = true
+		v.advance()
+	case denied:
+		v.deny()
+	}
+}
+
+// mismatch drops a packet that does not fit its state. One that comes in place
+// of the server's first answer is an older connection's: as in pf the server is
+// told so, and the client's next SYN gets through.
+func (v *visit) mismatch() {
+	v.d.drop(packet.ReasonStateMismatch)
+	s := v.state
+	unanswered := v.dir == conntrack.Reply && s.Src.State == conntrack.SynSent && s.Dst.State <= conntrack.SynSent
+	if unanswered && v.p.Flags&(packet.ACK|packet.RST) == packet.ACK {
+		v.d.emit(synproxy.Reset(s.Tuple, v.p.Ack))
+	}
+}
+
+func (v *visit) wasReset() bool { return v.state.Src.State == conntrack.TimeWait }
+
+// reset obeys a RST. A client that resets a connection its server still holds
+// must not be believed on its word, or it would hold more connections than it
+// may: the kernel has to have found the number exact, and the server gets a
+// copy that no small TTL keeps from arriving.
+func (v *visit) reset() {
+	holds := v.dir == conntrack.Original && v.state.Dst.State == conntrack.Established && v.state.Offloaded
+	if !holds {
+		v.advance()
+		return
+	}
+	switch v.p.Kernel {
+	case packet.KernelNotAsked:
+		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: v.state.Tuple}
+	case packet.KernelOpen:
+		v.d.pass(packet.MarkTrack) // inexact: the server will challenge it
+	default:
+		copied := synproxy.Reset(v.state.Tuple, v.p.Seq)
+		v.advance()
+		v.d.emit(copied)
+	}
+}
+
+// afterReset is for what still comes after a RST. A server that sends has not
+// obeyed it, and now says the exact number it would obey.
+func (v *visit) afterReset() {
+	v.d.drop(packet.ReasonStateMismatch)
+	if v.dir == conntrack.Reply && v.p.Flags.Has(packet.ACK) {
+		v.d.emit(synproxy.Reset(v.state.Tuple, v.p.Ack))
+	}
+}
+
+// lateSYNACK is a server that has not heard the last ACK of the handshake, or
+// that has lost the connection and takes a SYN for a new one.
+func (v *visit) lateSYNACK() {
+	s, p := v.state, v.p
+	switch {
+	case s.Proxied && p.Ack != s.Handshake.Client+1, s.Closed():
+		v.remove()
+		v.d.drop(packet.ReasonStateMismatch)
+		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), p.Ack))
+	case s.Proxied:
+		v.d.drop(packet.ReasonSynproxy)
+		v.d.emit(synproxy.ACK(s.Tuple, p.Ack, p.Seq+1, s.Handshake.Window))
+	default:
+		v.d.pass(v.mark())
+	}
+}
+
+// replaces says whether a SYN begins a new connection in place of the state:
+// the old one is over, or has not come to its server and the client begins
+// again with another number.
+func (v *visit) replaces() bool {
+	s := v.state
+	if !v.p.IsSYN() {
+		return false
+	}
+	if s.Closed() {
+		return true
+	}
+	again := v.p.Seq+1 == s.Src.SeqLo
+	return v.dir == conntrack.Original && s.Opening() && !again
+}
+
+// replace forgets the old state, and the server's half of its handshake.
+func (v *visit) replace() {
+	asked := v.state.Src.State == conntrack.ProxyDst
+	reset := synproxy.Reset(v.state.Tuple, v.state.Handshake.Client+1)
+	v.remove()
+	if asked {
+		v.d.emit(reset)
+	}
+}
+
+// lostByKernel says whether the kernel carried the payload of this connection
+// and now does not know it: somebody flushed its table, or it timed out there
+// while the connection was half closed.
+func (v *visit) lostByKernel() bool {
+	return v.state.Offloaded && !v.state.Closed() &&
+		(v.p.Conn == packet.ConnNew || v.p.Conn == packet.ConnInvalid)
+}
+
+// restore puts the kernel's entry back. The packet itself can go on only as a
+// copy with the numbers translated; if it has payload its sender sends it again.
+func (v *visit) restore() {
+	s, p := v.state, v.p
+	switch {
+	case p.Kernel == packet.KernelNotAsked:
+		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: s.Tuple}
+	case p.Kernel != packet.KernelAbsent:
+		v.d.drop(packet.ReasonStateMismatch) // there is an entry, and the packet is outside its window
+	case p.Flags.Any(packet.SYN | packet.RST):
+		// Nobody can say whether its number is exact; the server will be asked.
+		v.d.drop(packet.ReasonStateMismatch)
+		v.d.Offload = v.create(s)
+	default:
+		translated := v.translate()
+		v.advance()
+		v.d.drop(packet.ReasonDuplicate)
+		v.d.Offload = v.create(s)
+		if p.PayloadLen == 0 {
+			v.d.emit(translated)
+		}
+	}
+}
+
+// translate copies a packet without its payload, with the numbers the kernel
+// would give it.
+func (v *visit) translate() packet.Segment {
+	p := v.p
+	c := packet.Segment{Tuple: p.Tuple, Seq: p.Seq, Ack: p.Ack, Flags: p.Flags, Window: p.Window}
+	if v.dir == conntrack.Original {
+		c.Ack = c.Ack.Sub(v.state.SeqDiff)
+	} else {
+		c.Seq = c.Seq.Add(v.state.SeqDiff)
+	}
+	return c
+}
