@@ -1,0 +1,170 @@
+package conntrack
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	"nfqfw/internal/packet"
+)
+
+func tuple(port uint16) packet.Tuple {
+	return packet.TupleFrom(
+		netip.AddrPortFrom(netip.MustParseAddr("198.51.100.7"), port), netip.MustParseAddrPort("192.0.2.10:80"))
+}
+
+func synFrom(port uint16) *packet.Packet {
+	return &packet.Packet{Tuple: tuple(port), Seq: 100, Flags: packet.SYN, Window: 1000}
+}
+
+func TestTableFindsBothDirections(t *testing.T) {
+	table := NewTable(10, NewSources(10))
+	sh := table.Lock(tuple(1).Key())
+	defer sh.Unlock()
+	s, err := sh.Insert(New(synFrom(1), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, d := sh.Find(tuple(1)); got != s || d != Original {
+		t.Errorf("Find(original) = %v, %v", got, d)
+	}
+	if got, d := sh.Find(tuple(1).Reverse()); got != s || d != Reply {
+		t.Errorf("Find(reply) = %v, %v", got, d)
+	}
+	sh.Remove(s)
+	if got, _ := sh.Find(tuple(1)); got != nil || table.Len() != 0 {
+		t.Errorf("after Remove: found %v, Len %d", got, table.Len())
+	}
+}
+
+func TestTableIsBounded(t *testing.T) {
+	table := NewTable(3, NewSources(10))
+	for port := range uint16(5) {
+		sh := table.Lock(tuple(port + 1).Key())
+		_, err := sh.Insert(New(synFrom(port+1), 0))
+		sh.Unlock()
+		if full := port >= 3; errors.Is(err, ErrFull) != full {
+			t.Errorf("insert %d: %v", port+1, err)
+		}
+	}
+	if table.Len() != 3 {
+		t.Errorf("Len = %d, want 3", table.Len())
+	}
+}
+
+// A place that a removed state leaves is taken again: the table does not grow
+// with the connections it has seen.
+func TestTableReusesPlaces(t *testing.T) {
+	table := NewTable(10, NewSources(10))
+	for port := range uint16(1000) {
+		sh := table.Lock(tuple(port).Key())
+		s, err := sh.Insert(New(synFrom(port), 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sh.Remove(s)
+		sh.Unlock()
+	}
+	for i := range table.shards {
+		if n := len(table.shards[i].states); n > 1 {
+			t.Errorf("shard %d holds %d places", i, n)
+		}
+	}
+}
+
+// The table is to hold a million states in memory a gateway has to spare.
+func TestStateSize(t *testing.T) {
+	if n := unsafe.Sizeof(State{}); n > 200 {
+		t.Errorf("a state takes %d octets, more than 200", n)
+	}
+}
+
+func TestLockDoesNotAllocate(t *testing.T) {
+	table := NewTable(10, NewSources(10))
+	if n := testing.AllocsPerRun(100, func() { table.Lock(tuple(7).Key()).Unlock() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func sourceKey(a string) SourceKey { return SourceKey{Rule: 1, Prefix: netip.MustParsePrefix(a)} }
+
+// However many connections try at once, no more than the limit have a slot.
+func TestReserveNeverOvershoots(t *testing.T) {
+	const limit, tries = 10, 1000
+	sources := NewSources(10)
+	states := make([]State, tries)
+	src, err := sources.Acquire(sourceKey("198.51.100.7/32"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range states {
+		states[i].Bind(src)
+	}
+	for range 20 {
+		var wg sync.WaitGroup
+		for i := range states {
+			wg.Go(func() {
+				states[i].Reserve(limit)
+				if n := src.Slots(); n > limit {
+					t.Errorf("%d slots of %d", n, limit)
+				}
+			})
+		}
+		wg.Wait()
+		held := 0
+		for i := range states {
+			if states[i].Counts() {
+				held++
+			}
+			states[i].Release()
+			states[i].Release() // a second time gives nothing back
+		}
+		if held != limit || src.Slots() != 0 {
+			t.Fatalf("%d held, %d left over", held, src.Slots())
+		}
+	}
+}
+
+func TestSourcesAreBoundedAndGo(t *testing.T) {
+	sources := NewSources(1)
+	first, err := sources.Acquire(sourceKey("198.51.100.7/32"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := sources.Acquire(sourceKey("198.51.100.7/32"))
+	if err != nil || again != first {
+		t.Fatalf("again: %v, %v", again, err)
+	}
+	if _, err := sources.Acquire(sourceKey("198.51.100.8/32")); !errors.Is(err, ErrSources) {
+		t.Errorf("second source: %v", err)
+	}
+	sources.Drop(first)
+	sources.Drop(again)
+	if sources.Len() != 0 {
+		t.Errorf("%d sources left", sources.Len())
+	}
+	if _, err := sources.Acquire(sourceKey("198.51.100.8/32")); err != nil {
+		t.Errorf("after the first went: %v", err)
+	}
+}
+
+// Gigabytes may pass between two packets that visit: numbers may wrap in
+// between, and the acknowledgment of a FIN still counts.
+func TestFINAfterUnseenPayload(t *testing.T) {
+	s := New(synFrom(1), 0)
+	s.Track(Reply, &packet.Packet{Seq: 500, Ack: 101, Flags: packet.SYN | packet.ACK}, 0)
+	s.Track(Original, &packet.Packet{Seq: 101, Ack: 501, Flags: packet.ACK}, 0)
+	far := s.Dst.SeqLo.Add(3 << 30)
+	s.Track(Reply, &packet.Packet{Seq: far, Ack: 101, Flags: packet.FIN | packet.ACK}, time.Second)
+	s.Track(Original, &packet.Packet{Seq: 101, Ack: far, Flags: packet.ACK}, time.Second)
+	if s.Dst.State != Closing {
+		t.Errorf("an ACK short of the FIN: %v", s.Dst.State)
+	}
+	s.Track(Original, &packet.Packet{Seq: 101, Ack: far + 1, Flags: packet.ACK}, time.Second)
+	if s.Dst.State != FinWait2 {
+		t.Errorf("an ACK of the FIN: %v", s.Dst.State)
+	}
+}
