@@ -1,0 +1,120 @@
+// Package config reads the configuration file, written in TOML.
+//
+// Parse takes the bytes of the file and gives a Config, or every error the
+// file has, one a line, in the order of the file as far as that is known. An
+// error names its place: `rule 3 ("web"): port: 70000 is not a port
+// (1-65535)`.
+//
+// Nothing in a file is ignored. The package refuses a key it does not know,
+// and a key whose work this version does not do: who wrote a limit must not
+// believe in it when there is none. It also refuses a file that would mean
+// different things on different machines: it opens no file, looks up no host
+// name, and knows the names of services by itself.
+package config
+
+import (
+	"errors"
+
+	"nfqfw/conntrack"
+	"nfqfw/rules"
+)
+
+// Config is what a file says, with defaults where it says nothing.
+type Config struct {
+	Daemon   Daemon
+	Timeouts conntrack.Timeouts
+	Limits   Limits
+	Ruleset  *rules.Ruleset
+
+	// RuleTimeouts has an element for each of Ruleset.Rules(): Timeouts, with
+	// what the rule says of its own.
+	RuleTimeouts []conntrack.Timeouts
+}
+
+// Daemon is how the daemon runs.
+type Daemon struct {
+	Control  string // path of the control socket, absolute
+	Queues   int    // number of kernel queues, at most MaxQueues; 0: one per CPU
+	WhenDown WhenDown
+}
+
+// MaxQueues is the largest number of queues a file can ask for.
+const MaxQueues = 64
+
+// WhenDown is what happens to new connections while no daemon listens.
+type WhenDown uint8
+
+// What can happen to them.
+const (
+	Closed WhenDown = iota // they are dropped
+	Open                   // they pass, unfiltered
+)
+
+var whenDownWords = []string{"closed", "open"}
+
+// String is the configuration's word.
+func (w WhenDown) String() string {
+	if int(w) < len(whenDownWords) {
+		return whenDownWords[w]
+	}
+	return "unknown"
+}
+
+// Limits bound the tables, as pf's "set limit" does.
+type Limits struct {
+	States   int
+	SrcNodes int
+}
+
+// Default is the configuration of an empty file. The limits are pf's.
+func Default() *Config {
+	return &Config{
+		Daemon:   Daemon{Control: "/run/nfqfw/control.sock", Queues: 0, WhenDown: Closed},
+		Timeouts: conntrack.DefaultTimeouts(),
+		Limits:   Limits{States: 100_000, SrcNodes: 10_000},
+		Ruleset:  rules.New(nil),
+	}
+}
+
+// Parse reads a file. It gives a Config or an error, never both.
+func Parse(data []byte) (*Config, error) {
+	root, err := decode(data)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	c := readFile(section{table: root, errs: &errs})
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+// readFile reads the file's own table, whose keys are the sections.
+func readFile(s section) *Config {
+	c := Default()
+	var global timeouts
+	var list []rule
+	s.read([]field{
+		{key: "daemon", sub: func(s section) { readDaemon(s, &c.Daemon) }},
+		{key: "timeouts", sub: func(s section) { global = readTimeouts(s) }},
+		{key: "limits", sub: func(s section) { readLimits(s, &c.Limits) }},
+		{key: "syncookies", sub: readSyncookies},
+		{key: "table", sub: refuseTables},
+		{key: "rule", each: func(s []section) { list = readRules(s) }},
+	})
+	c.Timeouts = global.over(c.Timeouts)
+	c.Ruleset, c.RuleTimeouts = compile(list, c.Timeouts)
+	return c
+}
+
+// compile parts the rules from their timeouts.
+func compile(list []rule, global conntrack.Timeouts) (*rules.Ruleset, []conntrack.Timeouts) {
+	compiled := make([]rules.Rule, len(list))
+	lifetimes := make([]conntrack.Timeouts, len(list))
+	for i, r := range list {
+		compiled[i] = r.Rule
+		lifetimes[i] = r.timeouts.over(global)
+	}
+	return rules.New(compiled), lifetimes
+}

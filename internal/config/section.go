@@ -1,0 +1,129 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// section is a table being read. Its errors go to errs, with the section's
+// place in front.
+type section struct {
+	place string // `rule 3 ("web")`; empty for the file itself
+	table table
+	errs  *[]error
+}
+
+// field is a key that a section may have. One of its functions is set, by
+// what the key holds, or notYet is.
+type field struct {
+	key    string
+	value  func(any) error // a value; the error may be several, joined
+	sub    func(section)   // a table
+	each   func([]section) // an array of tables
+	notYet string          // the key is known, but this version does not do its work: what it does not do
+}
+
+// read takes the section's keys in the order of the file, each by its field.
+func (s section) read(fields []field) {
+	for _, name := range s.table.names() {
+		i := slices.IndexFunc(fields, func(f field) bool { return f.key == name })
+		if i < 0 {
+			s.fail(name, unknownKey(name, fields))
+			continue
+		}
+		s.readField(fields[i])
+	}
+}
+
+func (s section) readField(f field) {
+	v := s.table.values[f.key]
+	switch {
+	case f.notYet != "":
+		s.fail(f.key, notYet(f.notYet, "remove the key"))
+	case f.value != nil:
+		if err := f.value(v); err != nil {
+			s.fail(f.key, err)
+		}
+	case f.sub != nil:
+		t, ok := s.table.sub(f.key)
+		if !ok {
+			s.fail(f.key, wrongType(v, "a table"))
+			return
+		}
+		f.sub(s.inner(f.key, t))
+	case f.each != nil:
+		s.readEach(f, v)
+	}
+}
+
+func (s section) readEach(f field, v any) {
+	list, ok := s.table.elements(f.key)
+	if !ok {
+		s.fail(f.key, fmt.Errorf("%w: write [[%s]]", wrongType(v, "an array of tables"), f.key))
+		return
+	}
+	inner := make([]section, len(list))
+	for i, t := range list {
+		inner[i] = s.inner(fmt.Sprintf("%s %d", f.key, i+1), t)
+	}
+	f.each(inner)
+}
+
+// inner is a section inside this one.
+func (s section) inner(name string, t table) section {
+	return section{place: s.at(name), table: t, errs: s.errs}
+}
+
+func (s section) at(key string) string {
+	if s.place == "" {
+		return key
+	}
+	return s.place + ": " + key
+}
+
+// fail adds an error, or each of those that errors.Join joined.
+func (s section) fail(key string, err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			s.fail(key, e)
+		}
+		return
+	}
+	*s.errs = append(*s.errs, fmt.Errorf("%s: %w", s.at(shownKey(key)), err))
+}
+
+// notYet is the error for what this version knows and cannot do.
+func notYet(what, remedy string) error {
+	return fmt.Errorf("not yet: this version %s; %s", what, remedy)
+}
+
+func unknownKey(name string, fields []field) error {
+	known := make([]string, len(fields))
+	for i, f := range fields {
+		known[i] = f.key
+	}
+	return fmt.Errorf("unknown key%s", didYouMean(name, known))
+}
+
+// shownKey quotes a key that would not be one word of one line.
+func shownKey(key string) string {
+	odd := func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }
+	if key == "" || len(key) > maxShown || strings.ContainsFunc(key, odd) {
+		return shown(key)
+	}
+	return key
+}
+
+// maxShown is how many bytes of a text an error repeats.
+const maxShown = 80
+
+// shown quotes a text of the file; a long one is cut.
+func shown(s string) string {
+	if len(s) <= maxShown {
+		return strconv.Quote(s)
+	}
+	return strconv.Quote(strings.ToValidUTF8(s[:maxShown], "")) + "…"
+}
