@@ -1,0 +1,141 @@
+// Package hooks installs the iptables rules that bring packets to the kernel
+// queues, and takes them away.
+//
+// Only TCP in the scope of the rules comes to a queue, and of that only what
+// changes a connection's state; Rules gives the text, and the comments in
+// text.go say which rule does what. All rules stand in chains of our own,
+// named NFQFW-…, to which the built-in chains jump first of all. The bits of
+// packet.MarkMask in packet mark and connmark are ours; the hooks keep all
+// other bits.
+//
+// Installing replaces what is there of an earlier run, however it ended, in
+// one transaction per table, so that at no time packets go by unseen or find
+// half of the chains. Removing works after half an installation, and leaves
+// what others installed. The package uses iptables because the kernel's native
+// nftables queue is missing from common kernels; both back ends of iptables do.
+//
+// It refuses to run without the tools. That the kernel has no IPv6 is no error:
+// then there is no IPv6 traffic to hook.
+package hooks
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+
+	"nfqfw/rules"
+)
+
+// Config is what the hooks depend on.
+type Config struct {
+	Rules      []rules.Rule // their interfaces, addresses and ports are the scope; names of interfaces are not checked
+	FirstQueue uint16
+	LastQueue  uint16 // at least FirstQueue; packets are spread over all queues between
+	Open       bool   // new connections pass while nobody listens to the queues
+}
+
+// Family is a version of IP.
+type Family uint8
+
+// The versions.
+const (
+	IPv4 Family = iota
+	IPv6
+)
+
+// Families are all of them, in the order of installation.
+var Families = []Family{IPv4, IPv6}
+
+// String names the version.
+func (f Family) String() string {
+	if f == IPv6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// Hooks installs and removes the rules of one configuration.
+type Hooks struct {
+	config Config
+	log    *slog.Logger
+}
+
+// New makes hooks; it installs nothing.
+func New(c Config, log *slog.Logger) *Hooks { return &Hooks{config: c, log: log} }
+
+// Install replaces the hooks that may be there by those of the configuration.
+// After an error the hooks of one version of IP may be new, those of the other
+// old or missing; Install can be called again, and Remove tidies up.
+func (h *Hooks) Install(ctx context.Context) error {
+	families, err := h.families()
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
+		if err := h.install(ctx, f); err != nil {
+			return err
+		}
+		h.log.Info("hooks installed", "family", f.String())
+	}
+	return nil
+}
+
+func (h *Hooks) install(ctx context.Context, f Family) error {
+	present, err := read(ctx, f)
+	if err != nil {
+		return err
+	}
+	return restore(ctx, f, text(h.config, f, present))
+}
+
+// Remove takes the hooks away, whichever configuration they are from. It is no
+// error if there are none.
+func (h *Hooks) Remove(ctx context.Context) error {
+	families, err := h.families()
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
+		present, err := read(ctx, f)
+		if err != nil {
+			return err
+		}
+		if present.empty() {
+			continue
+		}
+		if err := restore(ctx, f, removal(present)); err != nil {
+			return err
+		}
+		h.log.Info("hooks removed", "family", f.String())
+	}
+	return nil
+}
+
+// Installed says whether all chains of ours are there and jumped to. It does
+// not compare the rules in them.
+func (h *Hooks) Installed(ctx context.Context) (bool, error) {
+	families, err := h.families()
+	if err != nil {
+		return false, err
+	}
+	for _, f := range families {
+		present, err := read(ctx, f)
+		if err != nil || !present.complete() {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// families are the versions of IP the kernel has.
+func (h *Hooks) families() ([]Family, error) {
+	has6, err := kernelHasIPv6()
+	if err != nil {
+		return nil, err
+	}
+	if !has6 {
+		h.log.Warn("the kernel has no IPv6, hooks are for IPv4 only")
+		return slices.DeleteFunc(slices.Clone(Families), func(f Family) bool { return f == IPv6 }), nil
+	}
+	return Families, nil
+}

@@ -1,0 +1,96 @@
+package hooks
+
+import (
+	"slices"
+	"strings"
+)
+
+// installed is what a machine has of our hooks, by table.
+type installed map[string]presence
+
+// presence is what one table has.
+type presence struct {
+	chains []string // names of chains of ours
+	jumps  []string // rules that lead to one from a chain that is not ours, without the "-A "
+}
+
+// parseSaved reads what iptables-save prints. Whatever does not concern us, it
+// skips.
+func parseSaved(out string) installed {
+	present := make(installed)
+	table := ""
+	for line := range strings.SplitSeq(out, "\n") {
+		if name, ok := strings.CutPrefix(line, "*"); ok {
+			table = name
+			continue
+		}
+		p := present[table]
+		if declared, ok := strings.CutPrefix(line, ":"+prefix); ok {
+			name, _, _ := strings.Cut(declared, " ")
+			p.chains = append(p.chains, prefix+name)
+		}
+		if rule, ok := strings.CutPrefix(line, "-A "); ok && leadsToOurs(rule) {
+			p.jumps = append(p.jumps, rule)
+		}
+		if len(p.chains)+len(p.jumps) > 0 {
+			present[table] = p
+		}
+	}
+	return present
+}
+
+// leadsToOurs says whether a rule of another's chain has a chain of ours as
+// its target. The target of a rule is saved last, and a chain has no options;
+// a comment that ends in the same words ends in a quote.
+func leadsToOurs(rule string) bool {
+	words := strings.Fields(rule)
+	if len(words) < 3 || strings.HasPrefix(words[0], prefix) {
+		return false
+	}
+	verb, target := words[len(words)-2], words[len(words)-1]
+	return (verb == "-j" || verb == "-g") && strings.HasPrefix(target, prefix) && !strings.HasSuffix(target, `"`)
+}
+
+func (p installed) empty() bool { return len(p) == 0 }
+
+// complete says whether every chain is there, and every jump to one.
+func (p installed) complete() bool {
+	for _, t := range tables {
+		have := p[t.name]
+		for _, chain := range ours(t.builtin, t.extra) {
+			if !slices.Contains(have.chains, chain) {
+				return false
+			}
+		}
+		for _, b := range t.builtin {
+			if !slices.Contains(have.jumps, b+" -p tcp -j "+prefix+b) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// removal is the input for iptables-restore that takes all this away. Chains
+// are emptied before any is deleted, as they lead to each other.
+func removal(present installed) string {
+	w := &writer{}
+	for _, t := range tables {
+		p, ok := present[t.name]
+		if !ok {
+			continue
+		}
+		w.line("*%s", t.name)
+		for _, jump := range p.jumps {
+			w.line("-D %s", jump)
+		}
+		for _, chain := range p.chains {
+			w.line("-F %s", chain)
+		}
+		for _, chain := range p.chains {
+			w.line("-X %s", chain)
+		}
+		w.line("COMMIT")
+	}
+	return w.String()
+}

@@ -1,0 +1,360 @@
+package hooks
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// The tests in this file install hooks in network namespaces of their own,
+// with each back end of iptables that the machine has.
+
+// needRoot skips a test, but not where all tests are expected to run.
+func needRoot(t *testing.T) {
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("not root: in CI this test must run")
+	}
+	t.Skip("not root: cannot make a network namespace")
+}
+
+// newNamespace moves the test into a new network namespace until it ends.
+// What the test executes, and the sockets it opens itself, are there.
+func newNamespace(t *testing.T) netns.NsHandle {
+	t.Helper()
+	needRoot(t)
+	runtime.LockOSThread()
+	before, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		inside.Close()
+		err := netns.Set(before)
+		before.Close()
+		if err != nil {
+			// The thread stays locked, so that the runtime ends it with the test.
+			t.Fatal(err)
+		}
+		runtime.UnlockOSThread()
+	})
+	return inside
+}
+
+// backends runs a test with each back end that is there.
+func backends(t *testing.T, test func(t *testing.T)) {
+	needRoot(t)
+	tests := 0
+	for _, backend := range []string{"nft", "legacy"} {
+		path, err := exec.LookPath("xtables-" + backend + "-multi")
+		if err != nil {
+			continue
+		}
+		tests++
+		t.Run(backend, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, f := range Families {
+				for _, verb := range []string{"save", "restore"} {
+					must(t, os.Symlink(path, filepath.Join(dir, f.command(verb))))
+				}
+			}
+			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+			test(t)
+		})
+	}
+	if tests == 0 {
+		t.Run("default", test)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newHooks(c Config) *Hooks { return New(c, slog.New(slog.DiscardHandler)) }
+
+// dumpTables is what iptables-save says of all tables we touch, less comments.
+func dumpTables(t *testing.T) string {
+	t.Helper()
+	var kept []string
+	for _, f := range Families {
+		for _, table := range []string{"raw", "mangle"} {
+			out, err := run(t.Context(), "", f.command("save"), "-t", table)
+			must(t, err)
+			for line := range strings.Lines(out) {
+				if !strings.HasPrefix(line, "#") {
+					kept = append(kept, line)
+				}
+			}
+		}
+	}
+	return strings.Join(kept, "")
+}
+
+// others is what an administrator could have in the tables.
+const others = `*raw
+:ADMIN - [0:0]
+-A PREROUTING -p udp -j ADMIN
+-A ADMIN -m comment --comment "see -j NFQFW-QUEUE" -j RETURN
+COMMIT
+*mangle
+:NFQ - [0:0]
+-A PREROUTING -m mark --mark 0x1/0xff -j NFQ
+-A FORWARD -p tcp -j MARK --set-xmark 0x2/0xff
+COMMIT
+`
+
+func installOthers(t *testing.T) string {
+	t.Helper()
+	for _, f := range Families {
+		must(t, restore(t.Context(), f, others))
+	}
+	return dumpTables(t)
+}
+
+func checkTables(t *testing.T, what, want string) {
+	t.Helper()
+	if diff := cmp.Diff(want, dumpTables(t)); diff != "" {
+		t.Errorf("%s: -want +got:\n%s", what, diff)
+	}
+}
+
+func checkInstalled(t *testing.T, h *Hooks, want bool) {
+	t.Helper()
+	got, err := h.Installed(t.Context())
+	must(t, err)
+	if got != want {
+		t.Errorf("installed: got %t, want %t", got, want)
+	}
+}
+
+func TestInstallAndRemove(t *testing.T) {
+	backends(t, func(t *testing.T) {
+		newNamespace(t)
+		before := installOthers(t)
+		h := newHooks(golden["union"])
+		must(t, h.Remove(t.Context()))
+		checkTables(t, "remove what is not there", before)
+		checkInstalled(t, h, false)
+
+		must(t, h.Install(t.Context()))
+		once := dumpTables(t)
+		checkInstalled(t, h, true)
+		if !strings.Contains(once, ":PREROUTING ACCEPT [0:0]") || strings.Count(once, "-j NFQFW-PREROUTING") != 4 {
+			t.Errorf("tables after install:\n%s", once)
+		}
+		must(t, h.Install(t.Context()))
+		checkTables(t, "install twice", once)
+
+		must(t, h.Remove(t.Context()))
+		checkTables(t, "remove", before)
+		must(t, h.Remove(t.Context()))
+		checkTables(t, "remove twice", before)
+	})
+}
+
+func TestJumpsComeFirst(t *testing.T) {
+	backends(t, func(t *testing.T) {
+		newNamespace(t)
+		installOthers(t)
+		must(t, newHooks(golden["web"]).Install(t.Context()))
+		seen := make(map[string]bool)
+		for line := range strings.Lines(dumpTables(t)) {
+			if strings.HasPrefix(line, "*") {
+				clear(seen)
+			}
+			words := strings.Fields(line)
+			if words[0] != "-A" || seen[words[1]] || strings.HasPrefix(words[1], prefix) || words[1] == "ADMIN" {
+				continue
+			}
+			seen[words[1]] = true
+			if want := "-A " + words[1] + " -p tcp -j NFQFW-" + words[1]; strings.TrimSpace(line) != want {
+				t.Errorf("first rule is %q, want %q", line, want)
+			}
+		}
+	})
+}
+
+// What a killed daemon left, and more than one could leave, is taken over.
+func TestStaleHooks(t *testing.T) {
+	const stale = `*raw
+:NFQFW-PREROUTING - [0:0]
+-A NFQFW-PREROUTING -p tcp --dport 1 -j RETURN
+-A PREROUTING -p tcp -j NFQFW-PREROUTING
+-A PREROUTING -p tcp -j NFQFW-PREROUTING
+-A ADMIN -j NFQFW-PREROUTING
+COMMIT
+*mangle
+:NFQFW-QUEUE - [0:0]
+:NFQFW-OLD - [0:0]
+-A NFQFW-QUEUE -j NFQFW-OLD
+-A POSTROUTING -p tcp -m comment --comment "a b" -j NFQFW-QUEUE
+COMMIT
+`
+	backends(t, func(t *testing.T) {
+		newNamespace(t)
+		before := installOthers(t)
+		old, h := newHooks(golden["everything"]), newHooks(golden["web"])
+
+		must(t, h.Install(t.Context()))
+		want := dumpTables(t)
+		must(t, old.Install(t.Context()))
+		must(t, h.Install(t.Context()))
+		checkTables(t, "install over another configuration", want)
+		must(t, h.Remove(t.Context()))
+
+		for _, f := range Families {
+			must(t, restore(t.Context(), f, stale))
+		}
+		checkInstalled(t, h, false)
+		must(t, h.Remove(t.Context()))
+		checkTables(t, "remove half an installation", before)
+
+		for _, f := range Families {
+			must(t, restore(t.Context(), f, stale))
+		}
+		must(t, h.Install(t.Context()))
+		checkInstalled(t, h, true)
+		must(t, h.Remove(t.Context()))
+		checkTables(t, "remove after an installation over half a one", before)
+	})
+}
+
+func TestIptablesAcceptsGoldenFiles(t *testing.T) {
+	backends(t, func(t *testing.T) {
+		newNamespace(t)
+		for name, c := range golden {
+			for _, f := range Families {
+				if err := restore(t.Context(), f, Rules(c, f)); err != nil {
+					t.Errorf("%s, %s: %v", name, f, err)
+				}
+				present, err := read(t.Context(), f)
+				must(t, err)
+				must(t, restore(t.Context(), f, removal(present)))
+			}
+		}
+	})
+}
+
+// While nobody listens: connections that are open go on and close, and new
+// ones obey the configuration.
+//
+//	client 10.99.0.2 ── veth ── 10.99.0.1 server, hooks
+func TestNobodyListens(t *testing.T) {
+	server := newNamespace(t)
+	client := newNamespace(t)
+	connect(t, client, server)
+
+	must(t, netns.Set(server))
+	// Without a rule that asks for it, the kernel does not track connections.
+	must(t, restore(t.Context(), IPv4, "*mangle\n-A INPUT -m conntrack --ctstate INVALID\nCOMMIT\n"))
+	l, err := net.Listen("tcp4", "10.99.0.1:8080")
+	must(t, err)
+	defer l.Close()
+	go echo(l)
+
+	must(t, netns.Set(client))
+	before, err := dial()
+	must(t, err)
+	exchange(t, before)
+
+	must(t, netns.Set(server))
+	closed := newHooks(Config{LastQueue: 1, Rules: golden["everything"].Rules})
+	must(t, closed.Install(t.Context()))
+
+	must(t, netns.Set(client))
+	exchange(t, before)
+	if c, err := dial(); err == nil {
+		c.Close()
+		t.Error("when_down is closed, and a new connection opened")
+	}
+	finish(t, before)
+
+	must(t, netns.Set(server))
+	open := newHooks(Config{LastQueue: 1, Open: true, Rules: golden["everything"].Rules})
+	must(t, open.Install(t.Context()))
+
+	must(t, netns.Set(client))
+	during, err := dial()
+	must(t, err)
+	exchange(t, during)
+	finish(t, during)
+}
+
+// connect joins two namespaces by a pair of interfaces.
+func connect(t *testing.T, client, server netns.NsHandle) {
+	t.Helper()
+	must(t, netns.Set(server))
+	must(t, netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "net0"}, PeerName: "net1", PeerNamespace: netlink.NsFd(client),
+	}))
+	setUp(t, "net0", "10.99.0.1/24")
+	must(t, netns.Set(client))
+	setUp(t, "net1", "10.99.0.2/24")
+}
+
+func setUp(t *testing.T, name, address string) {
+	t.Helper()
+	link, err := netlink.LinkByName(name)
+	must(t, err)
+	addr, err := netlink.ParseAddr(address)
+	must(t, err)
+	must(t, netlink.AddrAdd(link, addr))
+	must(t, netlink.LinkSetUp(link))
+}
+
+func dial() (net.Conn, error) { return net.DialTimeout("tcp4", "10.99.0.1:8080", time.Second) }
+
+func echo(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			_, _ = io.Copy(c, c) // ends with the client
+		}()
+	}
+}
+
+func exchange(t *testing.T, c net.Conn) {
+	t.Helper()
+	must(t, c.SetDeadline(time.Now().Add(3*time.Second)))
+	_, err := c.Write([]byte("ping"))
+	must(t, err)
+	var b [4]byte
+	_, err = io.ReadFull(c, b[:])
+	must(t, err)
+}
+
+// finish closes one side, and waits for the other.
+func finish(t *testing.T, c net.Conn) {
+	t.Helper()
+	defer c.Close()
+	must(t, c.SetDeadline(time.Now().Add(3*time.Second)))
+	must(t, c.(*net.TCPConn).CloseWrite())
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("after closing: %v, want EOF", err)
+	}
+}

@@ -1,0 +1,195 @@
+package hooks
+
+import (
+	"fmt"
+	"strings"
+
+	"nfqfw/internal/packet"
+)
+
+// prefix begins the name of each chain of ours.
+const prefix = "NFQFW-"
+
+// steps is the chain that the scopes of the mangle table lead to.
+const steps = prefix + "QUEUE"
+
+// tables are the tables in which we have chains, and the built-in chains that
+// jump to them.
+var tables = []struct {
+	name    string
+	builtin []string
+	extra   []string // chains of ours that no built-in chain jumps to
+}{
+	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}},
+	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps}},
+}
+
+// Rules is what Install gives to iptables-restore --noflush, or its IPv6 twin,
+// where no hooks are yet. It is pure.
+func Rules(c Config, f Family) string { return text(c, f, nil) }
+
+// text is Rules, after taking away the jumps that are there.
+func text(c Config, f Family, present installed) string {
+	w := &writer{config: c, family: f}
+	for _, t := range tables {
+		w.line("*%s", t.name)
+		// To declare a chain that exists flushes it.
+		for _, chain := range ours(t.builtin, t.extra) {
+			w.line(":%s - [0:0]", chain)
+		}
+		for _, jump := range present[t.name].jumps {
+			w.line("-D %s", jump)
+		}
+		if t.name == "raw" {
+			w.raw()
+		} else {
+			w.mangle()
+		}
+		for _, b := range t.builtin {
+			w.line("-I %s 1 -p tcp -j %s", b, prefix+b)
+		}
+		w.line("COMMIT")
+	}
+	return w.String()
+}
+
+// ours are the names of our chains in a table.
+func ours(builtin, extra []string) []string {
+	var names []string
+	for _, b := range builtin {
+		names = append(names, prefix+b)
+	}
+	return append(names, extra...)
+}
+
+// A writer builds the text.
+type writer struct {
+	strings.Builder
+	config Config
+	family Family
+}
+
+func (w *writer) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+
+// raw catches SYN and SYN+ACK before conntrack sees them, so that a flood
+// makes no entries.
+func (w *writer) raw() {
+	for _, b := range []string{"PREROUTING", "OUTPUT"} {
+		chain := prefix + b
+		own := is(packet.MarkOwn)
+		w.line("-A %s%s -j CT --notrack", chain, own)
+		w.line("-A %s%s -j RETURN", chain, own)
+		w.notLoopback(b)
+		w.inScope(b, " -p tcp --tcp-flags SYN,RST SYN", "-j "+w.queue(w.config.Open))
+	}
+}
+
+// mangle queues what conntrack has seen, and steers what follows by the mark
+// that the verdict left.
+func (w *writer) mangle() {
+	for _, b := range []string{"PREROUTING", "OUTPUT"} {
+		// Ours, or judged in the raw table already.
+		w.line("-A %s%s -j RETURN", prefix+b, isNot(0))
+		w.notLoopback(b)
+		// Go and do not come back: a packet in two scopes is one packet.
+		w.inScope(b, " -p tcp", "-g "+steps)
+	}
+	w.steps()
+	for _, b := range []string{"FORWARD", "INPUT", "POSTROUTING"} {
+		w.saveMark(prefix + b)
+	}
+}
+
+// notLoopback leaves the loopback interface alone.
+func (w *writer) notLoopback(builtin string) {
+	option := "-i"
+	if builtin == "OUTPUT" {
+		option = "-o"
+	}
+	w.line("-A %s %s lo -j RETURN", prefix+builtin, option)
+}
+
+// inScope writes a rule for each scope and direction, each once. Interfaces
+// are those that clients come in by, so that a client on this machine is in
+// the scope of rules without one only.
+func (w *writer) inScope(builtin, match, target string) {
+	seen := make(map[string]bool)
+	add := func(direction string) {
+		line := fmt.Sprintf("-A %s%s%s %s", prefix+builtin, match, direction, target)
+		if !seen[line] {
+			seen[line] = true
+			w.line("%s", line)
+		}
+	}
+	for _, s := range scopes(w.config.Rules, w.family) {
+		if builtin == "PREROUTING" || s.iface == "" {
+			add(s.request())
+		}
+		add(s.reply())
+	}
+}
+
+// steps writes the chain that decides which packets in scope are queued.
+//
+// Conntrack leaves no entry with an INVALID or UNTRACKED packet, so that no
+// match of the connmark, negated or not, is true of those.
+func (w *writer) steps() {
+	add := func(format string, args ...any) { w.line("-A "+steps+format, args...) }
+	const payload, closing = " -p tcp --tcp-flags FIN,RST NONE", " -p tcp ! --tcp-flags FIN,RST NONE"
+	const established = " -m conntrack --ctstate ESTABLISHED"
+
+	// Payload of admitted connections, and of those begun before the hooks
+	// or while nobody listened, goes no further.
+	add("%s%s -j RETURN", payload, connIs(packet.MarkClear))
+	add("%s%s%s -j RETURN", payload, connIs(0), established)
+
+	// Tell the engine what NFQUEUE does not tell: the packet's ctstate.
+	add(" -m conntrack --ctstate INVALID -j %s", setMark(packet.MarkConnInvalid))
+	add(" -m conntrack --ctstate NEW,RELATED,UNTRACKED -j %s", setMark(packet.MarkConnNew))
+	add("%s%s -j %s", established, connIs(packet.MarkOpening), setMark(packet.MarkConnOpening))
+
+	// Admitted connections can close while nobody listens; the rest obeys
+	// the configuration.
+	bypass := w.queue(true)
+	add("%s%s%s -j %s", closing, established, connIsNot(packet.MarkOpening), bypass)
+	add("%s -j %s", connIs(packet.MarkTrack), bypass)
+	add(" -j %s", w.queue(w.config.Open))
+}
+
+// saveMark writes the chain that saves what the engine said about the
+// connection, and leaves the packet without a mark of ours. The mark of our own
+// segments stays: one to a server on this machine comes in again over lo.
+func (w *writer) saveMark(chain string) {
+	w.line("-A %s%s -j RETURN", chain, is(0)) // first, for it is the fate of nearly all packets
+	w.line("-A %s%s -j RETURN", chain, is(packet.MarkOwn))
+	for _, m := range []packet.Mark{packet.MarkTrack, packet.MarkOpening, packet.MarkClear} {
+		w.line("-A %s%s -j CONNMARK --save-mark --nfmask %#x --ctmask %#x", chain, is(m), mask, mask)
+	}
+	w.line("-A %s -j %s", chain, setMark(0))
+}
+
+// queue is the target that gives a packet to the engine. With bypass the
+// packet leaves the table's chain accepted if nobody listens, as it does on
+// the engine's verdict; the later tables still see it. Without, it is dropped.
+func (w *writer) queue(bypass bool) string {
+	target := fmt.Sprintf("NFQUEUE --queue-num %d", w.config.FirstQueue)
+	if w.config.FirstQueue != w.config.LastQueue {
+		// Spread by address pair, the same way for both directions.
+		target = fmt.Sprintf("NFQUEUE --queue-balance %d:%d", w.config.FirstQueue, w.config.LastQueue)
+	}
+	if bypass {
+		target += " --queue-bypass"
+	}
+	return target
+}
+
+// mask as a number that prints in hexadecimal.
+const mask = uint32(packet.MarkMask)
+
+func is(m packet.Mark) string     { return fmt.Sprintf(" -m mark --mark %#x/%#x", uint32(m), mask) }
+func isNot(m packet.Mark) string  { return fmt.Sprintf(" -m mark ! --mark %#x/%#x", uint32(m), mask) }
+func connIs(m packet.Mark) string { return fmt.Sprintf(" -m connmark --mark %#x/%#x", uint32(m), mask) }
+func connIsNot(m packet.Mark) string {
+	return fmt.Sprintf(" -m connmark ! --mark %#x/%#x", uint32(m), mask)
+}
+func setMark(m packet.Mark) string { return fmt.Sprintf("MARK --set-xmark %#x/%#x", uint32(m), mask) }
