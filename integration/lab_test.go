@@ -14,6 +14,9 @@ import (
 // TestMain fails the run if a test leaves a namespace behind.
 func TestMain(m *testing.M) {
 	code := m.Run()
+	if buildDir != "" {
+		os.RemoveAll(buildDir)
+	}
 	left, err := Leftovers()
 	if err != nil || len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "left behind: %v %v\n", left, err)

@@ -54,6 +54,7 @@ func matchFields(r *rule) []field {
 		{key: "to", value: prefixes(&r.To)},
 		{key: "port", value: list(&r.Ports, `a list of ports (such as ["http", 443, "8000-8010"])`, portRange)},
 		{key: "quick", value: boolean(&r.Quick)},
+		{key: "refuse", value: word(&r.Refuse, rules.Words[rules.Refuse]())},
 	}
 }
 
@@ -68,7 +69,6 @@ func stateFields(r *rule) []field {
 		{key: "source_prefix_v4", value: number(&r.SourcePrefixV4, 1, 32)},
 		{key: "source_prefix_v6", value: number(&r.SourcePrefixV6, 1, 128)},
 		{key: "count", value: word(&r.Count, rules.Words[rules.Count]())},
-		{key: "refuse", value: word(&r.Refuse, rules.Words[rules.Refuse]())},
 		{key: "timeouts", sub: func(s section) { r.timeouts = readRuleTimeouts(s) }},
 		{key: "max", notYet: noStateLimits},
 		{key: "max_src_conn_rate", notYet: noRates},

@@ -1,0 +1,35 @@
+# nfqfw: make help lists the targets.
+
+GO ?= go
+# What the tests need beyond Go: see integration/setup.sh.
+SETUP = integration/setup.sh
+
+.PHONY: help build setup test check demo bench fuzz clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+build: ## bin/nfqfw
+	$(GO) build -trimpath -o bin/nfqfw ./cmd/nfqfw
+
+setup: ## install the Debian packages that tests and demo use (root)
+	sh $(SETUP)
+
+test: setup ## every test, those on the real kernel included (root)
+	$(GO) test -count=1 -timeout 20m ./...
+
+check: ## formatting, vet, module files
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+
+demo: setup build ## the story of the README on a lab of network namespaces (root)
+	$(GO) run ./integration/demo -nfqfw bin/nfqfw
+
+bench: ## benchmarks of decoding, engine and cookie
+	$(GO) test -run '^$$' -bench . -benchmem ./conntrack ./synproxy ./rules ./internal/engine ./internal/wire
+
+clean: ## remove what build made
+	rm -rf bin

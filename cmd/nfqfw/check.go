@@ -1,0 +1,26 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func newCheck() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "check -c FILE",
+		Short: "Report every error in a configuration file",
+		Args:  cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command) error {
+			c, err := readConfig(path)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d rules\n", path, len(c.Ruleset.Rules()))
+			return err
+		}),
+	}
+	configFlag(cmd, &path)
+	return cmd
+}

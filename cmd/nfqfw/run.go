@@ -1,0 +1,40 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"nfqfw/internal/daemon"
+)
+
+func newRun() *cobra.Command {
+	var (
+		path, socket string
+		debug        bool
+	)
+	cmd := &cobra.Command{
+		Use:   "run -c FILE",
+		Short: "Be the firewall, in the foreground, until SIGTERM",
+		Args:  cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command) error {
+			c, err := readConfig(path)
+			if err != nil {
+				return err
+			}
+			if socket != "" {
+				c.Daemon.Control = socket
+			}
+			level := slog.LevelInfo
+			if debug {
+				level = slog.LevelDebug
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			return daemon.Run(cmd.Context(), c, log)
+		}),
+	}
+	configFlag(cmd, &path)
+	controlFlag(cmd, &socket, "the file's [daemon] control")
+	cmd.Flags().BoolVar(&debug, "debug", false, "log every dropped packet, a few a second at most")
+	return cmd
+}

@@ -1,0 +1,125 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"nfqfw/internal/control"
+)
+
+// readyTimeout is how long the daemon may take to put its hooks in.
+const readyTimeout = 20 * time.Second
+
+// Firewall is the daemon, running in a namespace.
+type Firewall struct {
+	namespace *Namespace
+	process   *Command
+	binary    string
+	config    string // the file's path
+	socket    string
+	log       syncBuffer
+}
+
+// StartFirewall runs the program binary with a configuration (TOML, without
+// [daemon] control) and waits until its hooks are in.
+func (n *Namespace) StartFirewall(ctx context.Context, binary, config string) (*Firewall, error) {
+	dir, err := n.lab.TempDir()
+	if err != nil {
+		return nil, err
+	}
+	f := &Firewall{
+		namespace: n, binary: binary,
+		config: filepath.Join(dir, "nfqfw.toml"), socket: filepath.Join(dir, "control.sock"),
+	}
+	if err := os.WriteFile(f.config, []byte(config), 0o644); err != nil {
+		return nil, err
+	}
+	return f, f.Start(ctx)
+}
+
+// Start runs the daemon again after it has stopped.
+func (f *Firewall) Start(ctx context.Context) error {
+	f.process = f.namespace.Command(context.WithoutCancel(ctx), f.binary, "run", "-c", f.config, "--control", f.socket)
+	f.process.Stderr = &f.log
+	if err := f.process.Start(); err != nil {
+		return fmt.Errorf("firewall: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	go func() { _ = f.process.Wait() }() // so that its end is noticed
+	var answer error
+	err := Poll(ctx, func() bool {
+		_, answer = f.States(ctx)
+		return answer == nil || f.ended()
+	})
+	if err = errors.Join(err, answer); err != nil {
+		return errors.Join(fmt.Errorf("firewall: not ready: %w\n%s", err, f.Log()), f.process.Stop())
+	}
+	return nil
+}
+
+func (f *Firewall) ended() bool {
+	select {
+	case <-f.process.waited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stop ends the daemon with SIGTERM.
+func (f *Firewall) Stop() error { return f.process.Stop() }
+
+// Pid is the daemon's process number.
+func (f *Firewall) Pid() int { return f.process.Process.Pid }
+
+// Log is what the daemon has logged so far.
+func (f *Firewall) Log() string { return f.log.String() }
+
+// States asks the daemon for its states.
+func (f *Firewall) States(ctx context.Context) ([]control.State, error) {
+	var list []control.State
+	err := control.Call(ctx, f.socket, "states", control.StatesArgs{Counters: true}, func(raw json.RawMessage) error {
+		var s control.State
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return err
+		}
+		list = append(list, s)
+		return nil
+	})
+	return list, err
+}
+
+// Command runs a client command of the program, such as "states -v", against
+// the daemon, and returns what it prints.
+func (f *Firewall) Command(ctx context.Context, args ...string) (string, error) {
+	out, err := f.namespace.Command(ctx, f.binary, append(args, "--control", f.socket)...).CombinedOutput()
+	return string(out), err
+}
+
+// syncBuffer is a buffer that may be read while a process writes to it.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write appends.
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// String is all that was written.
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

@@ -1,0 +1,9 @@
+// Package daemon is the running firewall: it joins the engine to the kernel's
+// queues, raw sockets, conntrack table and iptables, and answers the control
+// socket.
+//
+// One goroutine per kernel queue takes each packet through decode, engine,
+// offload order, segments and verdict; one more does what is due without a
+// packet. The hooks go in when all of them run, and come out first of all when
+// the daemon stops, so that no packet waits for a verdict nobody will give.
+package daemon

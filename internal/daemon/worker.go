@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"nfqfw/internal/engine"
+	"nfqfw/internal/inject"
+	"nfqfw/internal/nfq"
+	"nfqfw/internal/offload"
+	"nfqfw/internal/packet"
+	"nfqfw/internal/wire"
+)
+
+// executor carries decisions out. It belongs to one goroutine.
+type executor struct {
+	*daemon
+	sender  *inject.Sender
+	table   *offload.Table
+	refused rate.Sometimes // log lines about refusals
+	failed  rate.Sometimes // and about the kernel's table
+}
+
+func (d *daemon) newExecutor() (*executor, error) {
+	sender, err := inject.Open(packet.MarkOwn, d.log)
+	if err != nil {
+		return nil, err
+	}
+	table, err := offload.Open()
+	if err != nil {
+		return nil, errors.Join(err, sender.Close())
+	}
+	return &executor{
+		daemon: d, sender: sender, table: table,
+		refused: rate.Sometimes{First: 5, Interval: time.Second},
+		failed:  rate.Sometimes{First: 5, Interval: time.Second},
+	}, nil
+}
+
+func (x *executor) close() error { return errors.Join(x.sender.Close(), x.table.Close()) }
+
+// carryOut does what a decision orders but for the verdict. The segments leave
+// with the sender's next flush.
+func (x *executor) carryOut(d *engine.Decision) {
+	if err := x.order(&d.Offload); err != nil {
+		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Offload.Tuple, "err", err) })
+		if d.Offload.Op == packet.OffloadCreate {
+			x.engine.Abort(d.Offload.Tuple, d)
+		}
+	}
+	segments := d.Segments()
+	for i := range segments {
+		x.sender.Add(&segments[i])
+	}
+}
+
+func (x *executor) order(o *packet.Offload) error {
+	switch o.Op {
+	case packet.OffloadCreate:
+		return x.table.Create(o)
+	case packet.OffloadDelete:
+		return x.table.Delete(o.Tuple)
+	}
+	return nil
+}
+
+// worker takes the packets of one queue through to their verdicts.
+type worker struct {
+	*executor
+	queue    *nfq.Queue
+	decoder  *wire.Decoder
+	packet   packet.Packet
+	decision engine.Decision
+}
+
+func (d *daemon) newWorker(number uint16) (*worker, error) {
+	q, err := nfq.Open(queueConfig(number, d.log.With("queue", number)))
+	if err != nil {
+		return nil, err
+	}
+	x, err := d.newExecutor()
+	if err != nil {
+		return nil, errors.Join(err, q.Close())
+	}
+	return &worker{executor: x, queue: q, decoder: wire.NewDecoder()}, nil
+}
+
+func (w *worker) run(ctx context.Context) error {
+	err := w.queue.Run(ctx, w)
+	return errors.Join(err, w.queue.Close(), w.close())
+}
+
+// Handle is the way of a packet: decode, decide, carry out, answer.
+func (w *worker) Handle(m *nfq.Message) {
+	if r := w.decode(m); r != packet.ReasonMatch {
+		w.engine.Counters().Reasons[r].Add(1)
+		w.logDrop(r)
+		return // not answered is dropped
+	}
+	d, p, now := &w.decision, &w.packet, w.now()
+	w.engine.Handle(now, p, d)
+	if d.Offload.Op == packet.OffloadQuery {
+		p.Kernel = w.query(d.Offload.Tuple)
+		w.engine.Handle(now, p, d)
+	}
+	w.carryOut(d)
+	m.Answer(d.Verdict, d.Mark)
+	if d.Verdict == packet.Drop && d.Reason != packet.ReasonSynproxy {
+		w.logDrop(d.Reason)
+	}
+}
+
+// Flush sends the segments of a batch.
+func (w *worker) Flush() { w.sender.Flush() }
+
+func (w *worker) decode(m *nfq.Message) packet.Reason {
+	p := &w.packet
+	r := w.decoder.Decode(m.Payload, m.Total, p)
+	captured := len(m.Payload) == m.Total
+	if r == packet.ReasonMatch && m.ChecksumNotVerified && !m.ChecksumNotReady && captured {
+		r = w.decoder.Verify()
+	}
+	p.InDev, p.OutDev, p.InName = m.InDev, m.OutDev, w.names.name(m.InDev)
+	p.Conn = packet.ConnOf(m.Mark, p.Flags.Has(packet.SYN))
+	p.Kernel = packet.KernelNotAsked
+	return r
+}
+
+// query asks the kernel for its entry. If it does not answer, the entry is
+// taken for a live one: then nothing is given up on a client's word.
+func (w *worker) query(t packet.Tuple) packet.Kernel {
+	k, _, err := w.table.Query(t)
+	if err != nil {
+		w.failed.Do(func() { w.log.Warn("conntrack", "tuple", t, "err", err) })
+		return packet.KernelOpen
+	}
+	return k
+}
+
+// logDrop tells of refusals, and with --debug of every dropped packet; the
+// limiter comes before any formatting.
+func (w *worker) logDrop(r packet.Reason) {
+	level := slog.LevelDebug
+	if r == packet.ReasonMaxSrcConn || r == packet.ReasonSrcLimit || r == packet.ReasonMemory {
+		level = slog.LevelInfo
+	}
+	if !w.log.Enabled(context.Background(), level) {
+		return
+	}
+	w.refused.Do(func() {
+		w.log.Log(context.Background(), level, "dropped", "reason", r, "tuple", w.packet.Tuple, "flags", w.packet.Flags,
+			"rule", w.decision.Rule, "slots", w.decision.Slots, "limit", w.decision.Limit)
+	})
+}
