@@ -1,0 +1,180 @@
+package nfq
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/packet"
+)
+
+// Message is a queued packet, and the answer to it.
+type Message struct {
+	ID      uint32      // the kernel's number of the packet in this queue
+	Payload []byte      // the packet from its IP header on, as far as captured; valid until Flush returns
+	Total   int         // octets of the whole packet
+	Mark    packet.Mark // the packet mark, the user's bits included
+	InDev   uint32      // interface index, 0: none
+	OutDev  uint32      // interface index, 0: none
+	Hook    uint8       // where it was queued: NF_INET_PRE_ROUTING and so on
+
+	GSO                 bool // a super-packet, not yet cut into segments
+	ChecksumNotReady    bool // the checksum is not filled in yet: the packet is from this machine, or the device will
+	ChecksumNotVerified bool // nobody has checked the checksum
+
+	verdict packet.Verdict
+	mark    packet.Mark
+}
+
+// Answer sets the verdict. A passed packet goes on with the bits of
+// packet.MarkMask replaced by those of mark, and its other mark bits as they
+// were. A message that is not answered is dropped; the last answer counts.
+func (m *Message) Answer(v packet.Verdict, mark packet.Mark) { m.verdict, m.mark = v, mark }
+
+// newMark is the packet mark after the verdict.
+func (m *Message) newMark() packet.Mark { return m.Mark&^packet.MarkMask | m.mark&packet.MarkMask }
+
+// Message and attribute types of include/uapi/linux/netfilter/nfnetlink_queue.h.
+const (
+	msgPacket  = unix.NFNL_SUBSYS_QUEUE<<8 | 0 // NFQNL_MSG_PACKET
+	msgVerdict = unix.NFNL_SUBSYS_QUEUE<<8 | 1 // NFQNL_MSG_VERDICT
+	msgConfig  = unix.NFNL_SUBSYS_QUEUE<<8 | 2 // NFQNL_MSG_CONFIG
+
+	attrPacketHdr  = 1  // NFQA_PACKET_HDR
+	attrVerdictHdr = 2  // NFQA_VERDICT_HDR
+	attrMark       = 3  // NFQA_MARK
+	attrInDev      = 5  // NFQA_IFINDEX_INDEV
+	attrOutDev     = 6  // NFQA_IFINDEX_OUTDEV
+	attrPayload    = 10 // NFQA_PAYLOAD
+	attrCapLen     = 13 // NFQA_CAP_LEN
+	attrSkbInfo    = 14 // NFQA_SKB_INFO
+
+	attrConfigParams = 2 // NFQA_CFG_PARAMS
+	copyPacket       = 2 // NFQNL_COPY_PACKET
+
+	skbCsumNotReady    = 1 << 0 // NFQA_SKB_CSUMNOTREADY
+	skbGSO             = 1 << 1 // NFQA_SKB_GSO
+	skbCsumNotVerified = 1 << 2 // NFQA_SKB_CSUM_NOTVERIFIED
+)
+
+const (
+	attrTypeMask = 0x3fff // NLA_TYPE_MASK
+	nfgenmsgLen  = 4      // struct nfgenmsg
+)
+
+// align rounds a length up to the 4 octets of netlink.
+func align(n int) int { return (n + 3) &^ 3 }
+
+// nextMessage cuts the first netlink message off b: its type, what follows its
+// header, and the rest. ok is false at the end, and at a length that lies.
+func nextMessage(b []byte) (typ uint16, body, rest []byte, ok bool) {
+	if len(b) < unix.NLMSG_HDRLEN {
+		return 0, nil, nil, false
+	}
+	n := int(binary.NativeEndian.Uint32(b))
+	if n < unix.NLMSG_HDRLEN || n > len(b) {
+		return 0, nil, nil, false
+	}
+	return binary.NativeEndian.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:n], b[min(align(n), len(b)):], true
+}
+
+// parse reads the body of a packet message. Any attribute can be missing;
+// without a packet header there is nothing to answer, and ok is false.
+func (m *Message) parse(body []byte) (ok bool) {
+	*m = Message{}
+	if len(body) < nfgenmsgLen {
+		return false
+	}
+	capLen := 0
+	for b := body[nfgenmsgLen:]; len(b) >= unix.SizeofNlAttr; {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofNlAttr || n > len(b) {
+			break // cut off by a buffer too short; the packet header came first
+		}
+		value := b[unix.SizeofNlAttr:n]
+		switch typ := binary.NativeEndian.Uint16(b[2:]) & attrTypeMask; {
+		case typ == attrPacketHdr && len(value) >= 7:
+			m.ID, m.Hook, ok = binary.BigEndian.Uint32(value), value[6], true
+		case typ == attrPayload:
+			m.Payload = value
+		case len(value) == 4:
+			m.setNumber(typ, binary.BigEndian.Uint32(value), &capLen)
+		}
+		b = b[min(align(n), len(b)):]
+	}
+	m.Total = max(capLen, len(m.Payload))
+	return ok
+}
+
+// setNumber takes an attribute that is a number.
+func (m *Message) setNumber(typ uint16, v uint32, capLen *int) {
+	switch typ {
+	case attrMark:
+		m.Mark = packet.Mark(v)
+	case attrInDev:
+		m.InDev = v
+	case attrOutDev:
+		m.OutDev = v
+	case attrCapLen:
+		*capLen = int(v)
+	case attrSkbInfo:
+		m.GSO = v&skbGSO != 0
+		m.ChecksumNotReady = v&skbCsumNotReady != 0
+		m.ChecksumNotVerified = v&skbCsumNotVerified != 0
+	}
+}
+
+// verdictLen is the most octets that appendVerdict adds.
+const verdictLen = unix.NLMSG_HDRLEN + nfgenmsgLen + 12 + 8
+
+// appendVerdict adds the verdict message for m. The mark is set only where it changes.
+func appendVerdict(b []byte, queue uint16, m *Message) []byte {
+	start := len(b)
+	b = appendHeader(b, msgVerdict, queue)
+	b = appendAttr(b, attrVerdictHdr, 8)
+	b = binary.BigEndian.AppendUint32(b, netfilterVerdict(m.verdict))
+	b = binary.BigEndian.AppendUint32(b, m.ID)
+	if mark := m.newMark(); m.verdict == packet.Pass && mark != m.Mark {
+		b = appendAttr(b, attrMark, 4)
+		b = binary.BigEndian.AppendUint32(b, uint32(mark))
+	}
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
+	return b
+}
+
+// netfilterVerdict is the kernel's number for a verdict.
+func netfilterVerdict(v packet.Verdict) uint32 {
+	const nfDrop, nfAccept = 0, 1
+	if v == packet.Pass {
+		return nfAccept
+	}
+	return nfDrop
+}
+
+// appendHeader adds the headers of a message whose length the caller fills in.
+func appendHeader(b []byte, typ, queue uint16) []byte {
+	b = append(b, 0, 0, 0, 0)
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0) // sequence number and port: not asked for an answer
+	b = append(b, unix.AF_UNSPEC, unix.NFNETLINK_V0)
+	return binary.BigEndian.AppendUint16(b, queue)
+}
+
+// appendAttr adds the header of an attribute whose value has size octets.
+func appendAttr(b []byte, typ uint16, size int) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+size))
+	return binary.NativeEndian.AppendUint16(b, typ)
+}
+
+// appendCopyPacket adds the message that has the kernel send us packets, up to
+// copyRange octets of each.
+func appendCopyPacket(b []byte, queue uint16, copyRange uint32) []byte {
+	start := len(b)
+	b = appendHeader(b, msgConfig, queue)
+	b = appendAttr(b, attrConfigParams, 5)
+	b = binary.BigEndian.AppendUint32(b, copyRange)
+	b = append(b, copyPacket, 0, 0, 0) // padded
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
+	return b
+}

@@ -1,0 +1,64 @@
+package nfq
+
+import (
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mmsghdr is struct mmsghdr of recvmmsg(2), which x/sys/unix does not wrap.
+type mmsghdr struct {
+	header unix.Msghdr
+	length uint32 // octets received
+}
+
+// receiver reads many datagrams with one call, into buffers of its own.
+type receiver struct {
+	headers []mmsghdr
+	vectors []unix.Iovec
+	buffers [][]byte
+}
+
+// newReceiver makes one for n datagrams of at most size octets.
+func newReceiver(n, size int) *receiver {
+	r := &receiver{headers: make([]mmsghdr, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n)}
+	size = align(size)
+	memory := make([]byte, n*size)
+	for i := range n {
+		r.buffers[i] = memory[i*size : (i+1)*size : (i+1)*size]
+		r.vectors[i].Base = &r.buffers[i][0]
+		r.vectors[i].SetLen(size)
+		r.headers[i].header.Iov = &r.vectors[i]
+		r.headers[i].header.SetIovlen(1)
+	}
+	return r
+}
+
+// receive reads what there is without waiting, and says how many datagrams.
+func (r *receiver) receive(fd int) (int, unix.Errno) {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[0])),
+		uintptr(len(r.headers)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+// datagram is the i-th of those received, valid until the next receive. One
+// that was too long is cut.
+func (r *receiver) datagram(i int) []byte {
+	return r.buffers[i][:min(int(r.headers[i].length), len(r.buffers[i]))]
+}
+
+// send gives messages to the kernel, which handles them before it returns. It
+// tries again for some milliseconds when memory is short, since a verdict that
+// is lost leaves its packet in the queue.
+func send(fd int, b []byte) error {
+	const tries = 5
+	var err error
+	for wait := time.Millisecond; wait < 1<<tries*time.Millisecond; wait *= 2 {
+		if _, err = unix.Write(fd, b); err != unix.EAGAIN && err != unix.ENOBUFS && err != unix.EINTR {
+			return err
+		}
+		time.Sleep(wait)
+	}
+	return err
+}
