@@ -1,0 +1,100 @@
+package inject
+
+import (
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/packet"
+	"nfqfw/internal/wire"
+)
+
+// mmsghdr is struct mmsghdr of sendmmsg(2), which x/sys/unix does not wrap.
+type mmsghdr struct {
+	header unix.Msghdr
+	length uint32 // octets sent
+}
+
+// batch is the segments of one address family that wait to be sent, with
+// everything sendmmsg needs, laid out once.
+type batch struct {
+	fd      int // -1: the family is missing
+	count   int
+	headers []mmsghdr
+	vectors []unix.Iovec
+	buffers [][]byte
+	addrs   []unix.RawSockaddrInet6 // room for either family's
+	to      []packet.Tuple          // for the log
+}
+
+// init makes a batch of n segments for the socket fd.
+func (b *batch) init(fd, n int) {
+	*b = batch{
+		fd: fd, headers: make([]mmsghdr, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n),
+		addrs: make([]unix.RawSockaddrInet6, n), to: make([]packet.Tuple, n),
+	}
+	const size = wire.MaxSegmentLen
+	memory := make([]byte, n*size)
+	for i := range n {
+		b.buffers[i] = memory[i*size : i*size : (i+1)*size]
+		b.vectors[i].Base = &memory[i*size]
+		h := &b.headers[i].header
+		h.Iov = &b.vectors[i]
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&b.addrs[i]))
+	}
+}
+
+func (b *batch) full() bool { return b.count == len(b.buffers) }
+
+// add encodes a segment behind those that wait already. There must be room.
+func (b *batch) add(s *packet.Segment) {
+	i := b.count
+	b.count++
+	octets := wire.Append(b.buffers[i], s)
+	b.vectors[i].SetLen(len(octets))
+	b.to[i] = s.Tuple
+	b.setAddr(i, &s.Tuple)
+}
+
+// setAddr fills in where to. The port stays 0: a raw socket takes it for a
+// protocol number.
+func (b *batch) setAddr(i int, t *packet.Tuple) {
+	h := &b.headers[i].header
+	if t.Is4() {
+		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(&b.addrs[i]))
+		a.Family = unix.AF_INET
+		copy(a.Addr[:], t.Dst[12:])
+		h.Namelen = unix.SizeofSockaddrInet4
+		return
+	}
+	b.addrs[i].Family = unix.AF_INET6
+	b.addrs[i].Addr = t.Dst
+	h.Namelen = unix.SizeofSockaddrInet6
+}
+
+// send gives the kernel the segments from the i-th on, and says how many it
+// took. An error is about the i-th.
+func (b *batch) send(i int) (int, unix.Errno) {
+	if b.fd < 0 {
+		return 0, unix.EAFNOSUPPORT
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.headers[i])),
+		uintptr(b.count-i), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+// waitTime is how long a flush waits for room, once.
+const waitTime = time.Millisecond
+
+// wait waits until the socket has room again, or for waitTime. Out of memory
+// (ENOBUFS) shows as room at once: then it sleeps.
+func (b *batch) wait() {
+	fds := [1]unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLOUT}}
+	began := time.Now()
+	_, _ = unix.Poll(fds[:], int(waitTime/time.Millisecond))
+	if time.Since(began) < waitTime/10 {
+		time.Sleep(waitTime / 10)
+	}
+}
