@@ -1,0 +1,128 @@
+package offload
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
+)
+
+// TCPState is the kernel's state of a connection: enum tcp_conntrack.
+type TCPState uint8
+
+// The states, as conntrack(8) prints them.
+const (
+	None        TCPState = iota // TCP_CONNTRACK_NONE
+	SynSent                     // TCP_CONNTRACK_SYN_SENT
+	SynRecv                     // TCP_CONNTRACK_SYN_RECV
+	Established                 // TCP_CONNTRACK_ESTABLISHED
+	FinWait                     // TCP_CONNTRACK_FIN_WAIT
+	CloseWait                   // TCP_CONNTRACK_CLOSE_WAIT
+	LastAck                     // TCP_CONNTRACK_LAST_ACK
+	TimeWait                    // TCP_CONNTRACK_TIME_WAIT
+	Close                       // TCP_CONNTRACK_CLOSE
+	SynSent2                    // TCP_CONNTRACK_SYN_SENT2
+)
+
+var stateNames = [...]string{"NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2"}
+
+// String is the name that conntrack(8) prints.
+func (s TCPState) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "unknown"
+}
+
+// Traffic is what an entry counted in one direction.
+type Traffic struct{ Packets, Octets uint64 }
+
+// Entry is what the kernel knows of a connection.
+type Entry struct {
+	State    TCPState
+	Timeout  time.Duration // until the entry goes, if nothing comes; whole seconds
+	Mark     packet.Mark   // the connmark, the user's bits included
+	SeqDiff  seqnum.Size   // what the kernel adds to the server's sequence numbers
+	Assured  bool
+	Original Traffic // from the client; meaningful if HasTraffic
+	Reply    Traffic // from the server; meaningful if HasTraffic
+	// HasTraffic says whether the entry counts. One that was made while
+	// accounting was off never does.
+	HasTraffic bool
+}
+
+// Query asks for the entry of a tuple of either direction. The Entry is
+// meaningful unless the answer is packet.KernelAbsent.
+func (t *Table) Query(tuple packet.Tuple) (packet.Kernel, Entry, error) {
+	t.out.begin(msgGet, 0, t.socket.next(), family(&tuple))
+	t.out.tuple(ctaTupleOrig, &tuple)
+	body, err := t.socket.exchange(t.out.end())
+	if err == unix.ENOENT {
+		return packet.KernelAbsent, Entry{}, nil
+	}
+	if err != nil {
+		return packet.KernelNotAsked, Entry{}, fmt.Errorf("offload: query %v: %w", tuple, err)
+	}
+	var e Entry
+	e.parse(body)
+	if e.State == Close {
+		return packet.KernelClosed, e, nil
+	}
+	return packet.KernelOpen, e, nil
+}
+
+// parse reads the body of an IPCTNL_MSG_CT_NEW.
+func (e *Entry) parse(body []byte) {
+	if len(body) < nfgenmsgLen {
+		return
+	}
+	for typ, value, rest, ok := nextAttr(body[nfgenmsgLen:]); ok; typ, value, rest, ok = nextAttr(rest) {
+		switch typ {
+		case ctaStatus:
+			e.Assured = number(value)&statusAssured != 0
+		case ctaTimeout:
+			e.Timeout = time.Duration(number(value)) * time.Second
+		case ctaMark:
+			e.Mark = packet.Mark(number(value))
+		case ctaProtoinfo:
+			if state := find(find(value, ctaProtoinfoTCP), ctaTCPState); len(state) == 1 {
+				e.State = TCPState(state[0])
+			}
+		case ctaSeqAdjReply:
+			e.SeqDiff = seqnum.Size(number(find(value, ctaSeqAdjAfter)))
+		case ctaCountersOrig:
+			e.Original, e.HasTraffic = traffic(value), true
+		case ctaCountersReply:
+			e.Reply, e.HasTraffic = traffic(value), true
+		}
+	}
+}
+
+// number reads a number of 32 or 64 bits, 0 if it is neither.
+func number(b []byte) uint64 {
+	switch len(b) {
+	case 4:
+		return uint64(binary.BigEndian.Uint32(b))
+	case 8:
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+// find is the value of the first attribute of a type, or nil.
+func find(b []byte, want uint16) []byte {
+	for typ, value, rest, ok := nextAttr(b); ok; typ, value, rest, ok = nextAttr(rest) {
+		if typ == want {
+			return value
+		}
+	}
+	return nil
+}
+
+func traffic(b []byte) Traffic {
+	return Traffic{Packets: number(find(b, ctaCountersPackets)), Octets: number(find(b, ctaCountersBytes))}
+}
