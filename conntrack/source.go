@@ -57,6 +57,7 @@ type Sources struct {
 type sourceShard struct {
 	mu      sync.Mutex
 	sources map[SourceKey]*Source
+	free    []*Source // of sources that went, for those to come
 }
 
 // NewSources makes an empty set that tracks at most limit sources.
@@ -87,11 +88,22 @@ func (t *Sources) Acquire(k SourceKey) (*Source, error) {
 			t.count.Add(-1)
 			return nil, ErrSources
 		}
-		s = &Source{Key: k}
+		s = sh.take()
+		s.Key = k
 		sh.sources[k] = s
 	}
 	s.refs++
 	return s, nil
+}
+
+func (sh *sourceShard) take() *Source {
+	n := len(sh.free)
+	if n == 0 {
+		return &Source{}
+	}
+	s := sh.free[n-1]
+	sh.free = sh.free[:n-1]
+	return s
 }
 
 // Drop lets a source go that Acquire returned; the last one out removes it.
@@ -102,6 +114,7 @@ func (t *Sources) Drop(s *Source) {
 	s.refs--
 	if s.refs == 0 {
 		delete(sh.sources, s.Key)
+		sh.free = append(sh.free, s)
 		t.count.Add(-1)
 	}
 }

@@ -121,7 +121,7 @@ func (w *worker) decode(m *nfq.Message) packet.Reason {
 	p := &w.packet
 	r := w.decoder.Decode(m.Payload, m.Total, p)
 	captured := len(m.Payload) == m.Total
-	if r == packet.ReasonMatch && m.ChecksumNotVerified && !m.ChecksumNotReady && captured {
+	if r == packet.ReasonMatch && m.ChecksumNotVerified && !m.ChecksumNotReady && !m.GSO && captured {
 		r = w.decoder.Verify()
 	}
 	p.InDev, p.OutDev, p.InName = m.InDev, m.OutDev, w.names.name(m.InDev)

@@ -38,8 +38,7 @@ func (v *visit) admit() admission {
 			return denied
 		}
 		if v.source == nil {
-			key := sourceKey(r, v.state.Tuple.Src)
-			v.want = &key
+			v.wants, v.want = true, sourceKey(r, v.state.Tuple.Src)
 			return postponed
 		}
 		v.state.Bind(v.source)

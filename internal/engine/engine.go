@@ -72,8 +72,9 @@ type visit struct {
 	rule  *rules.Rule // what the packet's tuple matches; set if there is no state, or for a SYN
 	slots int         // how many slots a SYN's source has taken
 
-	source  *conntrack.Source    // held for the state to bind
-	want    *conntrack.SourceKey // hold this source, then look again
+	source  *conntrack.Source // held for the state to bind
+	wants   bool              // hold the source of this key, then look again
+	want    conntrack.SourceKey
 	refused error                // it cannot be held
 	removed [2]*conntrack.Source // of states removed
 }
@@ -87,9 +88,9 @@ func (e *Engine) Handle(now time.Duration, p *packet.Packet, d *Decision) {
 		v.matchSYN()
 	}
 	v.look()
-	for v.want != nil {
-		v.source, v.refused = e.sources.Acquire(*v.want)
-		v.want = nil
+	for v.wants {
+		v.wants = false
+		v.source, v.refused = e.sources.Acquire(v.want)
 		v.look()
 	}
 	v.letGo()

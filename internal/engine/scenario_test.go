@@ -288,7 +288,7 @@ func (s *scenario) parseNumber(text string) (seqnum.Value, error) {
 	return seqnum.Value(n), err
 }
 
-func scenarioConfig(t *testing.T, words []string) Config {
+func scenarioConfig(t testing.TB, words []string) Config {
 	r := rules.Rule{Number: 1, Name: "web", SourcePrefixV4: 32, SourcePrefixV6: 64, Ports: []rules.PortRange{{First: 80, Last: 80}}}
 	c := Config{States: 1000, SrcNodes: 1000, NewerKey: synproxy.Key{1, 2}, OlderKey: synproxy.Key{3, 4}}
 	timeouts := conntrack.DefaultTimeouts()
