@@ -4,10 +4,13 @@ GO ?= go
 # What the tests need beyond Go: see integration/setup.sh.
 SETUP = integration/setup.sh
 
-.PHONY: help build setup test check demo bench fuzz clean
+SIM_RUNS ?= 20000
+SEED ?= 0
+
+.PHONY: help build setup test check demo sim bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
 
 build: ## bin/nfqfw
 	$(GO) build -trimpath -o bin/nfqfw ./cmd/nfqfw
@@ -26,7 +29,11 @@ check: ## formatting, vet, module files
 	$(GO) mod tidy -diff
 
 demo: setup build ## the story of the README on a lab of network namespaces (root)
-	$(GO) run ./integration/demo -nfqfw bin/nfqfw
+	$(GO) build -trimpath -o bin/demo ./integration/demo
+	bin/demo -nfqfw bin/nfqfw
+
+sim: ## a long campaign of the simulation: SIM_RUNS seeds, or one SEED
+	$(GO) test -count=1 -timeout 60m -v ./internal/sim -run Campaign -runs $(SIM_RUNS) -seed $(SEED)
 
 bench: ## benchmarks of decoding, engine and cookie
 	$(GO) test -run '^$$' -bench . -benchmem ./conntrack ./synproxy ./rules ./internal/engine ./internal/wire

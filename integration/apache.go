@@ -23,6 +23,9 @@ const apacheStatusPort = 8099
 type ApacheOptions struct {
 	Listen            []netip.AddrPort
 	MaxRequestWorkers int // 0 means 100
+	// Idle is how many processes wait for work from the start; 0 means 5.
+	// Apache takes seconds to make more.
+	Idle int
 }
 
 // Apache is a running Apache that serves one small page.
@@ -46,9 +49,9 @@ LoadModule dir_module %[2]s/mod_dir.so
 LoadModule status_module %[2]s/mod_status.so
 User www-data
 Group www-data
-StartServers 5
-MinSpareServers 5
-MaxSpareServers 10
+StartServers %[4]d
+MinSpareServers %[4]d
+MaxSpareServers %[5]d
 ServerLimit %[3]d
 MaxRequestWorkers %[3]d
 ListenBacklog 4096
@@ -70,10 +73,13 @@ func (n *Namespace) StartApache(ctx context.Context, opts ApacheOptions) (*Apach
 	if opts.MaxRequestWorkers == 0 {
 		opts.MaxRequestWorkers = 100
 	}
+	if opts.Idle == 0 {
+		opts.Idle = 5
+	}
 	status := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), apacheStatusPort)
 	listen := append([]netip.AddrPort{status}, opts.Listen...)
 	var text strings.Builder
-	fmt.Fprintf(&text, apacheConfig, dir, apacheModules, opts.MaxRequestWorkers)
+	fmt.Fprintf(&text, apacheConfig, dir, apacheModules, opts.MaxRequestWorkers, opts.Idle, opts.Idle+5)
 	for _, a := range listen {
 		fmt.Fprintf(&text, "Listen %v\n", a)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"nfqfw/internal/control"
@@ -77,6 +78,18 @@ func (f *Firewall) ended() bool {
 // Stop ends the daemon with SIGTERM.
 func (f *Firewall) Stop() error { return f.process.Stop() }
 
+// Kill ends the daemon with SIGKILL: its hooks stay.
+func (f *Firewall) Kill() error {
+	if err := f.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	_ = f.process.Wait() // it was killed
+	return nil
+}
+
+// Signal sends the daemon a signal.
+func (f *Firewall) Signal(s syscall.Signal) error { return f.process.signal(s) }
+
 // Pid is the daemon's process number.
 func (f *Firewall) Pid() int { return f.process.Process.Pid }
 
@@ -95,6 +108,13 @@ func (f *Firewall) States(ctx context.Context) ([]control.State, error) {
 		return nil
 	})
 	return list, err
+}
+
+// Info asks the daemon for its counters.
+func (f *Firewall) Info(ctx context.Context) (control.Info, error) {
+	var i control.Info
+	err := control.Call(ctx, f.socket, "info", nil, func(raw json.RawMessage) error { return json.Unmarshal(raw, &i) })
+	return i, err
 }
 
 // Command runs a client command of the program, such as "states -v", against

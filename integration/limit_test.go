@@ -25,6 +25,11 @@ var program = sync.OnceValues(func() (string, error) {
 	args := []string{"build", "-o", path}
 	if raceEnabled {
 		args = append(args, "-race")
+		// A race is told when it happens: the program need not wait a second for
+		// it at its end.
+		if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+			return "", err
+		}
 	}
 	out, err := exec.Command("go", append(args, "nfqfw/cmd/nfqfw")...).CombinedOutput()
 	if err != nil {
@@ -32,6 +37,9 @@ var program = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// pause is how long nothing may be heard where nothing should be.
+const pause = 50 * time.Millisecond
 
 // startFirewall runs the daemon on the lab's gateway; if the test fails, its
 // log is shown.
@@ -66,10 +74,15 @@ var places = []place{
 // everywhere runs a test for each state policy, place and family.
 func everywhere(t *testing.T, run func(t *testing.T, policy string, at place, f Family)) {
 	for _, policy := range []string{"synproxy", "keep"} {
-		for _, at := range places {
-			for _, f := range Families {
-				t.Run(fmt.Sprintf("%s/%s/%v", policy, at.name, f), func(t *testing.T) { run(t, policy, at, f) })
-			}
+		under(t, policy, places, Families, run)
+	}
+}
+
+// under runs a test for one state policy, and not necessarily everywhere.
+func under(t *testing.T, policy string, at []place, families []Family, run func(t *testing.T, policy string, at place, f Family)) {
+	for _, at := range at {
+		for _, f := range families {
+			t.Run(fmt.Sprintf("%s/%s/%v", policy, at.name, f), func(t *testing.T) { run(t, policy, at, f) })
 		}
 	}
 }

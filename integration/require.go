@@ -36,6 +36,14 @@ func Program(name string) Feature {
 	}}
 }
 
+// Missing returns why the machine lacks the feature, or nil if it has it.
+func (f Feature) Missing() error {
+	if err := f.probe(); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	return nil
+}
+
 // Require skips the test unless all features are there, and says why. In CI
 // (environment CI=true) nothing may be missing, so there it fails the test.
 func Require(tb TB, features ...Feature) {

@@ -44,7 +44,7 @@ func (n *Namespace) CountAccepts(addr netip.AddrPort, opts AcceptOptions) (*Acce
 	}
 	a := &AcceptCounter{opts: opts, listener: l}
 	a.wg.Go(a.accept)
-	n.lab.onClose(a.Close)
+	n.lab.onClose(a.abort)
 	return a, nil
 }
 
@@ -82,6 +82,16 @@ func (a *AcceptCounter) Close() error {
 	}
 	a.wg.Wait()
 	return err
+}
+
+// abort is Close, with resets: nothing is to go on sending when the wires are
+// taken away, for a socket that waits for an answer can keep a device from
+// going (the kernel waits for it, a minute and more).
+func (a *AcceptCounter) abort() error {
+	for _, c := range a.Conns() {
+		_ = c.SetLinger(0)
+	}
+	return a.Close()
 }
 
 func (a *AcceptCounter) accept() {

@@ -62,6 +62,8 @@ type Socket struct {
 	// INode is 0 while no program holds the socket: an established connection
 	// with INode 0 has not been accepted, or has been closed.
 	INode uint32
+	// Cookie is the kernel's number of the socket, which no other ever gets.
+	Cookie uint64
 }
 
 // String formats the socket as a line of ss(8).
@@ -145,6 +147,7 @@ func newSocket(d *netlink.Socket) Socket {
 		RecvQueue: d.RQueue,
 		SendQueue: d.WQueue,
 		INode:     d.INode,
+		Cookie:    uint64(d.ID.Cookie[1])<<32 | uint64(d.ID.Cookie[0]),
 	}
 }
 

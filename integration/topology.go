@@ -2,10 +2,12 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -13,6 +15,9 @@ import (
 
 // secondTable is the routing table for what leaves the client's eth1.
 const secondTable = 2
+
+// linkStart is how long a link may take until it carries packets.
+const linkStart = 5 * time.Second
 
 // link is a veth pair between the gateway and a neighbour of it.
 type link struct {
@@ -41,6 +46,11 @@ func (l *Lab) wire(opts Options) error {
 	}
 	if err := l.route(opts); err != nil {
 		return err
+	}
+	for _, k := range l.links(opts) {
+		if err := errors.Join(l.Gateway.waitCarrier(k.gatewayName), k.peer.waitCarrier(k.peerName)); err != nil {
+			return err
+		}
 	}
 	if opts.NoTxChecksum {
 		return l.disableTxChecksum(opts)
@@ -238,6 +248,22 @@ func (n *Namespace) up(name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("set %s up in %s: %w", name, n.Name, err)
 	}
 	return k, nil
+}
+
+// waitCarrier waits until an interface sends. The end of a pair that was set
+// up first does so only when the kernel, some time later, has noticed that the
+// other is up too; what it is given before, it drops.
+func (n *Namespace) waitCarrier(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), linkStart)
+	defer cancel()
+	err := Poll(ctx, func() bool {
+		k, err := n.nl.LinkByName(name)
+		return err == nil && k.Attrs().OperState == netlink.OperUp
+	})
+	if err != nil {
+		return fmt.Errorf("wait until %s in %s is up: %w", name, n.Name, err)
+	}
+	return nil
 }
 
 func (n *Namespace) addAddr(k netlink.Link, p netip.Prefix) error {

@@ -1,0 +1,129 @@
+// Command demo shows what nfqfw is for, on a lab of network namespaces and
+// with real programs: an attacker who holds every worker of a server, the limit
+// that stops him before the server hears of him, an honest client that is
+// served meanwhile, and which dying connections count. Every step says what it
+// does and what one should see, and fails if that is not what happens.
+//
+// It needs root and the programs that integration/setup.sh installs, and leaves
+// nothing behind. "make demo" does it all.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"nfqfw/integration"
+)
+
+// Exit codes, as those of nfqfw itself.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitMisuse = 2
+)
+
+// sbin is where Debian keeps the programs of root, who has it in his PATH only
+// if he logged in as such.
+const sbin = "/usr/sbin:/sbin"
+
+// options are what the command line says.
+type options struct {
+	binary   string
+	policies []string
+}
+
+func main() {
+	// With SIGPIPE asked for, a reader that goes away is an error of a write,
+	// and the lab is closed as ever.
+	ctx, stop := signal.NotifyContext(context.Background(),
+		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program, without the process around it.
+func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) int {
+	opts, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitDone
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "demo: %v: see -help\n", err)
+		return exitMisuse
+	}
+	err = os.Setenv("PATH", os.Getenv("PATH")+":"+sbin)
+	if err == nil {
+		opts.binary, err = ready(opts.binary)
+	}
+	if err == nil {
+		err = play(ctx, opts, newReport(stdout))
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "demo: %v\n", err)
+		return exitFailed
+	}
+	return exitDone
+}
+
+// parse reads the command line.
+func parse(args []string, help io.Writer) (options, error) {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	binary := flags.String("nfqfw", "bin/nfqfw", "the program `FILE`, as \"make build\" makes it")
+	policy := flags.String("policy", "both", "the rule's state `POLICY` to show: synproxy, keep or both")
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(help, "usage: demo [-nfqfw FILE] [-policy POLICY]   (root)")
+		flags.SetOutput(help)
+		flags.PrintDefaults()
+	}
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("argument %q: there are none, only flags", flags.Arg(0))
+	}
+	if err != nil {
+		return options{}, err
+	}
+	switch *policy {
+	case "both":
+		return options{*binary, []string{"synproxy", "keep"}}, nil
+	case "synproxy", "keep":
+		return options{*binary, []string{*policy}}, nil
+	}
+	return options{}, fmt.Errorf("-policy %q: must be synproxy, keep or both", *policy)
+}
+
+// ready returns the program's absolute path if the machine has all that the
+// demo needs, and else an error that says what to do.
+func ready(binary string) (string, error) {
+	if os.Geteuid() != 0 {
+		return "", errors.New("not root: run it as root, for example with sudo make demo")
+	}
+	path, err := exec.LookPath(binary)
+	if err != nil {
+		return "", fmt.Errorf("no nfqfw: %w: \"make build\" makes bin/nfqfw", err)
+	}
+	var missing []string
+	for _, name := range []string{"iptables", "ip6tables", "apache2", "slowhttptest", "curl", "timeout"} {
+		if integration.Program(name).Missing() != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return "", fmt.Errorf("not installed: %s: \"make setup\" installs what the demo needs", strings.Join(missing, ", "))
+	}
+	for _, f := range []integration.Feature{integration.Namespaces, integration.IPTables} {
+		if err := f.Missing(); err != nil {
+			return "", fmt.Errorf("%w: the demo needs a kernel that has it", err)
+		}
+	}
+	return filepath.Abs(path)
+}

@@ -1,0 +1,108 @@
+package integration
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"nfqfw/internal/control"
+)
+
+// guarded is a lab whose gateway runs the firewall before one server.
+type guarded struct {
+	t      *testing.T
+	ctx    context.Context
+	lab    *Lab
+	fw     *Firewall
+	at     place
+	family Family
+	srv    *AcceptCounter
+}
+
+// guard builds a lab with webRule before a server on port 80.
+func guard(t *testing.T, policy string, at place, f Family, limit int, opts AcceptOptions) *guarded {
+	t.Helper()
+	return guardWith(t, fmt.Sprintf(webRule, policy, limit), at, f, opts)
+}
+
+// guardWith builds a lab with any configuration before a server on port 80.
+func guardWith(t *testing.T, config string, at place, f Family, opts AcceptOptions) *guarded {
+	t.Helper()
+	g := &guarded{t: t, ctx: testContext(t), lab: newLab(t, Options{SecondClientNet: true}), at: at, family: f}
+	g.fw = startFirewall(t, g.lab, config)
+	g.srv = must[*AcceptCounter](t, "listen")(g.server().CountAccepts(g.addr(80), opts))
+	return g
+}
+
+// server is the namespace the server runs in.
+func (g *guarded) server() *Namespace { return g.at.ns(g.lab) }
+
+// addr is a port at the server.
+func (g *guarded) addr(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(g.at.addr(g.family), port)
+}
+
+// source is the i-th client address; in IPv6 each is a source of its own.
+func (g *guarded) source(i int) netip.Addr { return CrowdAddr(g.family, i) }
+
+// A pair is the two ends of a connection.
+type pair struct{ client, server *net.TCPConn }
+
+// open opens a connection and waits until the server has accepted it.
+func (g *guarded) open(from netip.Addr) pair {
+	g.t.Helper()
+	n := g.srv.Count()
+	c := must[*net.TCPConn](g.t, "dial")(g.lab.Client.Dial(g.ctx, netip.AddrPortFrom(from, 0), g.srv.Addr()))
+	return pair{c, must[*net.TCPConn](g.t, "accept")(g.srv.Conn(g.ctx, n))}
+}
+
+// abort ends a connection with a RST.
+func abort(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
+
+// statesOf lists the states of a source.
+func (g *guarded) statesOf(from netip.Addr) []control.State {
+	g.t.Helper()
+	list := must[[]control.State](g.t, "states")(g.fw.States(g.ctx))
+	return slices.DeleteFunc(list, func(s control.State) bool { return s.Source.Address != from })
+}
+
+// summary counts states by their names: "10 ESTABLISHED:ESTABLISHED".
+func summary(list []control.State) string {
+	count := make(map[string]int)
+	for _, s := range list {
+		count[s.State]++
+	}
+	var words []string
+	for state, n := range count {
+		words = append(words, fmt.Sprintf("%d %s", n, state))
+	}
+	slices.Sort(words)
+	return strings.Join(words, ", ")
+}
+
+// waitSummary waits until the states of a source are these.
+func (g *guarded) waitSummary(from netip.Addr, want string) {
+	g.t.Helper()
+	var got string
+	if Poll(g.ctx, func() bool { got = summary(g.statesOf(from)); return got == want }) != nil {
+		g.t.Fatalf("states of %v: %s, want %s", from, got, want)
+	}
+}
+
+// held lists the connections of a source that the server holds: it has not
+// sent its FIN.
+func (g *guarded) held(from netip.Addr) Sockets {
+	g.t.Helper()
+	list := must[Sockets](g.t, "sockets")(g.server().Sockets(Established, CloseWait))
+	list = list.Local(g.srv.Addr().Port()).From(from)
+	slices.SortFunc(list, func(a, b Socket) int { return cmp.Compare(a.Remote.Port(), b.Remote.Port()) })
+	return list
+}
