@@ -11,7 +11,7 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check -c FILE",
 		Short: "Report every error in a configuration file",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
 			c, err := readConfig(path)
 			if err != nil {

@@ -14,7 +14,7 @@ func newHooks() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hooks -c FILE",
 		Short: "Print the iptables rules that run would install; change nothing",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
 			c, err := readConfig(path)
 			if err != nil {

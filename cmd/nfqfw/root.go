@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nfqfw/internal/config"
 	"nfqfw/internal/control"
 )
 
@@ -42,7 +41,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, new(failure)) {
 		return exitFailed
 	}
-	fmt.Fprintln(stderr, "nfqfw: see nfqfw --help")
 	return exitMisuse
 }
 
@@ -52,14 +50,58 @@ func newRoot() *cobra.Command {
 		Short:         "A stateful firewall that limits what each client holds at a server",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return errors.New("which command?")
-		},
+		Args:          knownCommand,
+
+		SuggestionsMinimumDistance: 2, // letters wrong
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return misuse(cmd, "no command given") },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newRun(), newCheck(), newHooks(), newStates())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, err.Error()) })
+	root.SetHelpCommand(newHelp())
+	root.AddCommand(newRun(), newCheck(), newHooks(), newStates(), newInfo())
 	return root
+}
+
+// newHelp differs from cobra's in that it fails for a command it does not know.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Explain a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err == nil && len(rest) == 0 {
+				return about.Help()
+			}
+			return knownCommand(cmd.Root(), args)
+		},
+	}
+}
+
+// knownCommand refuses what is left after cobra has looked for a command.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if alike := root.SuggestionsFor(args[0]); len(alike) > 0 {
+		return fmt.Errorf("%s: no such command; did you mean %s?", args[0], strings.Join(alike, " or "))
+	}
+	return misuse(root, args[0]+": no such command")
+}
+
+// noArgs is for commands that take flags only.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return misuse(cmd, fmt.Sprintf("takes no arguments, but was given %q", args[0]))
+	}
+	return nil
+}
+
+// misuse is the error of a command line that means nothing.
+func misuse(cmd *cobra.Command, text string) error {
+	if cmd.HasParent() {
+		text = cmd.Name() + ": " + text
+	}
+	return fmt.Errorf("%s; see %s --help", text, cmd.CommandPath())
 }
 
 // does turns an error of f into a failure, as opposed to a misuse.
@@ -72,15 +114,14 @@ func does(f func(*cobra.Command) error) func(*cobra.Command, []string) error {
 	}
 }
 
-func configFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "config", "c", "", "the configuration file (TOML)")
-	if err := cmd.MarkFlagRequired("config"); err != nil {
-		panic(err) // the flag was defined on the line before
-	}
-}
-
 func controlFlag(cmd *cobra.Command, path *string, unset string) {
 	cmd.Flags().StringVar(path, "control", "", "the daemon's control socket (default "+unset+")")
+}
+
+// clientFlags are those of commands that ask the daemon.
+func clientFlags(cmd *cobra.Command, socket *string, asJSON *bool) {
+	cmd.Flags().BoolVar(asJSON, "json", false, "one JSON document")
+	controlFlag(cmd, socket, "$NFQFW_CONTROL, or "+control.DefaultSocket)
 }
 
 // socketPath is where client commands look for the daemon.
@@ -92,21 +133,4 @@ func socketPath(flag string) string {
 		return env
 	}
 	return control.DefaultSocket
-}
-
-// readConfig reads and checks a file; every line of its error names the file.
-func readConfig(path string) (*config.Config, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	c, err := config.Parse(data)
-	if err == nil {
-		return c, nil
-	}
-	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
-	for i, line := range lines {
-		lines[i] = path + ": " + line
-	}
-	return nil, errors.New(strings.Join(lines, "\n"))
 }

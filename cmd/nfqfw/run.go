@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"log/slog"
 
 	"github.com/spf13/cobra"
@@ -16,7 +18,7 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Be the firewall, in the foreground, until SIGTERM",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
 			c, err := readConfig(path)
 			if err != nil {
@@ -25,11 +27,10 @@ func newRun() *cobra.Command {
 			if socket != "" {
 				c.Daemon.Control = socket
 			}
-			level := slog.LevelInfo
-			if debug {
-				level = slog.LevelDebug
-			}
-			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			log := newLog(cmd.ErrOrStderr(), debug)
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer onHangup(ctx, log)()
+			defer cancel()
 			return daemon.Run(cmd.Context(), c, log)
 		}),
 	}
@@ -37,4 +38,12 @@ func newRun() *cobra.Command {
 	controlFlag(cmd, &socket, "the file's [daemon] control")
 	cmd.Flags().BoolVar(&debug, "debug", false, "log every dropped packet, a few a second at most")
 	return cmd
+}
+
+func newLog(w io.Writer, debug bool) *slog.Logger {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }

@@ -21,22 +21,22 @@ func newStates() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "states",
 		Short: "List the states, as pfctl -ss does",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
 			out := bufio.NewWriter(cmd.OutOrStdout())
 			list := listText
 			if asJSON {
 				list = listJSON
 			}
-			if err := list(cmd.Context(), socketPath(socket), out, verbose); err != nil {
-				return err
+			err := list(cmd.Context(), socketPath(socket), out, verbose)
+			if flushErr := out.Flush(); err == nil {
+				err = flushErr
 			}
-			return out.Flush()
+			return err
 		}),
 	}
 	cmd.Flags().CountVarP(&verbose, "verbose", "v", "show windows, ages and counters; twice: identities too")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON document")
-	controlFlag(cmd, &socket, "$NFQFW_CONTROL, or "+control.DefaultSocket)
+	clientFlags(cmd, &socket, &asJSON)
 	return cmd
 }
 
@@ -52,22 +52,20 @@ func listText(ctx context.Context, socket string, out io.Writer, verbose int) er
 }
 
 // listJSON writes the states as they come, so that a million of them need no
-// memory here.
+// memory here. A document that was cut off is no JSON.
 func listJSON(ctx context.Context, socket string, out io.Writer, _ int) error {
-	separator := `{"states":[` + "\n"
+	begin, end := `{"states":[`, "]}\n"
 	err := control.Call(ctx, socket, "states", control.StatesArgs{Counters: true}, func(raw json.RawMessage) error {
-		_, err := fmt.Fprintf(out, "%s%s", separator, raw)
-		separator = ",\n"
+		_, err := fmt.Fprintf(out, "%s\n%s", begin, raw)
+		begin, end = ",", "\n]}\n"
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if separator != ",\n" {
-		_, err = io.WriteString(out, separator)
+	if begin != "," {
+		end = begin + end
 	}
-	if err == nil {
-		_, err = io.WriteString(out, "\n]}\n")
-	}
+	_, err = io.WriteString(out, end)
 	return err
 }
