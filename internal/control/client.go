@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultSocket is where the daemon listens unless told otherwise.
@@ -14,22 +17,38 @@ const DefaultSocket = "/run/nfqfw/control.sock"
 
 // Call asks the daemon at a socket and hands each item of its answer to f.
 func Call(ctx context.Context, socket, command string, args any, f func(json.RawMessage) error) error {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", socket)
+	request, err := newRequest(command, args)
 	if err != nil {
-		return fmt.Errorf("no daemon at %s: %w; is nfqfw running? (--control or $NFQFW_CONTROL name its socket)", socket, errors.Unwrap(err))
+		return err
+	}
+	c, err := dial(ctx, socket)
+	if err != nil {
+		return err
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	raw, err := json.Marshal(args)
-	if err != nil {
-		return fmt.Errorf("%s: %w", command, err)
+	if _, err := c.Write(request); err != nil {
+		return fmt.Errorf("%s: send the request: %w", command, cause(err))
 	}
-	if err := json.NewEncoder(c).Encode(Request{Command: command, Args: raw}); err != nil {
-		return fmt.Errorf("%s: %w", command, err)
+	if err = read(c, command, f); ctx.Err() != nil {
+		return fmt.Errorf("%s: interrupted: %w", command, context.Cause(ctx))
 	}
-	return read(c, command, f)
+	return err
+}
+
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", socket)
+	switch {
+	case err == nil:
+		return c, nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		return nil, fmt.Errorf("%s: no daemon is listening there; start nfqfw run, or name its socket with --control or $NFQFW_CONTROL", socket)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%s: permission denied; only the user that runs the daemon may ask it", socket)
+	}
+	return nil, fmt.Errorf("%s: %w", socket, cause(err))
 }
 
 func read(r io.Reader, command string, f func(json.RawMessage) error) error {
@@ -42,7 +61,7 @@ func read(r io.Reader, command string, f func(json.RawMessage) error) error {
 		}
 		switch err := dec.Decode(&a); {
 		case err != nil:
-			return fmt.Errorf("%s: the daemon's answer was cut off: %w", command, err)
+			return fmt.Errorf("%s: the daemon's answer was cut off: %w", command, cause(err))
 		case a.Error != "":
 			return errors.New(a.Error)
 		case a.Done:

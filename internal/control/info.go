@@ -1,0 +1,58 @@
+package control
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// Info is the firewall at a glance, as "nfqfw info --json" shows it.
+type Info struct {
+	Status   string         `json:"status"` // "enabled"
+	Uptime   float64        `json:"uptime"` // seconds
+	States   Usage          `json:"states"`
+	Sources  Usage          `json:"sources"`
+	Counters []NamedCounter `json:"counters"` // in pf's order
+}
+
+// Usage is how full a table is.
+type Usage struct {
+	Current int `json:"current"`
+	Limit   int `json:"limit"`
+}
+
+// NamedCounter counts the packets that met one fate: "match" is to pass, and
+// every other name says why they were dropped.
+type NamedCounter struct {
+	Name    string `json:"name"`
+	Packets uint64 `json:"packets"`
+}
+
+// WriteText writes what pfctl -s info does; verbose, as with -v, tells of the
+// source tracking table too.
+func (i *Info) WriteText(w io.Writer, verbose bool) error {
+	up := time.Duration(i.Uptime) * time.Second
+	const day = 24 * time.Hour
+	_, err := fmt.Fprintf(w, "Status: Enabled for %d days %s\n\n%-27s %14s %16s\n%s",
+		up/day, clock((up % day).Seconds()), "State Table", "Total", "Rate", i.States.row())
+	if verbose && err == nil {
+		_, err = fmt.Fprintf(w, "Source Tracking Table\n%s", i.Sources.row())
+	}
+	if err == nil {
+		_, err = fmt.Fprint(w, "Counters\n")
+	}
+	for _, c := range i.Counters {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "  %-25s %14d %16s\n", c.Name, c.Packets, i.rate(c.Packets))
+		}
+	}
+	return err
+}
+
+// row is how many entries a table has; that has no rate.
+func (u Usage) row() string { return fmt.Sprintf("  %-25s %14d\n", "current entries", u.Current) }
+
+// rate is the mean since the start, as in pf.
+func (i *Info) rate(count uint64) string {
+	return fmt.Sprintf("%.1f/s", float64(count)/max(i.Uptime, 1))
+}
