@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"runtime"
 	"time"
@@ -30,6 +29,7 @@ const stopTimeout = 20 * time.Second
 // daemon is what runs.
 type daemon struct {
 	log     *slog.Logger
+	config  *config.Config
 	engine  *engine.Engine
 	names   *interfaceNames
 	started time.Time
@@ -54,57 +54,107 @@ func queues(c *config.Config) int {
 }
 
 // Run is the firewall, until ctx ends. It takes over hooks that an earlier run
-// left, and leaves none.
+// left, and leaves none. What it needs and cannot have it says before it has
+// changed anything; above all, it leaves the hooks of another daemon alone.
 func Run(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
-	d := &daemon{log: log, engine: newEngine(c), names: newInterfaceNames(), started: time.Now()}
+	h := hooks.New(Hooks(c), log)
+	if err := privileged(); err != nil {
+		return err
+	}
+	if err := h.Check(); err != nil {
+		return err
+	}
+	d := &daemon{log: log, config: c, engine: newEngine(c), names: newInterfaceNames(), started: time.Now()}
 	server, err := control.Listen(c.Daemon.Control, d.handlers(), log)
 	if err != nil {
 		return err
 	}
 	defer server.Close()
-	counted, err := offload.SetAccounting(true)
+	restore, err := account()
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if !counted {
-			_, restoreErr := offload.SetAccounting(false)
-			err = errors.Join(err, restoreErr)
-		}
-	}()
-	h := hooks.New(Hooks(c), log)
+	defer func() { err = errors.Join(err, restore()) }()
+	return d.run(ctx, h, server)
+}
 
-	// The loops outlive ctx: they go on until the hooks are out.
+// account has the kernel count what connections carry, and returns how to undo it.
+func account() (restore func() error, err error) {
+	counted, err := offload.SetAccounting(true)
+	return func() error {
+		if counted {
+			return nil
+		}
+		_, err := offload.SetAccounting(false)
+		return err
+	}, err
+}
+
+// run puts the hooks in when all loops run, and lets these go on until the
+// hooks are out. The kernel gives a queue to one process only, so that hooks
+// that are there once all queues are ours are nobody's.
+func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server) error {
 	loops, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, failed := errgroup.WithContext(loops)
-	if err := d.start(failed, group, c); err != nil {
+	if err := d.start(failed, group); err != nil {
 		stop()
 		return errors.Join(err, group.Wait())
 	}
-	err = h.Install(ctx)
+	err := h.Install(ctx)
 	if err == nil {
 		// Whoever gets an answer knows that the hooks are in.
 		group.Go(func() error { return server.Serve(failed) })
-		log.Info("ready", "rules", len(c.Ruleset.Rules()), "queues", queues(c), "control", c.Daemon.Control)
+		d.log.Info("ready", "rules", len(d.config.Ruleset.Rules()), "queues", queues(d.config), "control", d.config.Daemon.Control)
 		select {
 		case <-ctx.Done():
 		case <-failed.Done(): // a loop has ended; its error comes from Wait
 		}
 	}
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	err = errors.Join(err, h.Remove(end))
+	err = joinNew(err, d.unhook(ctx, h))
 	stop()
 	err = errors.Join(err, group.Wait())
-	log.Info("stopped", "err", err)
+	d.warnProxied()
+	d.log.Info("stopped")
 	return err
+}
+
+// warnProxied tells of the sessions whose sequence numbers the kernel still has
+// to translate: it does so only as long as some rule in the network namespace
+// makes use of conntrack, and ours are gone.
+func (d *daemon) warnProxied() {
+	n := 0
+	_ = d.engine.States(d.now(), func(l *engine.Listed) error {
+		if l.Proxied && l.Offloaded {
+			n++
+		}
+		return nil
+	})
+	if n > 0 {
+		d.log.Warn("proxied sessions stay open; unless another rule uses conntrack they stand still until nfqfw is back", "sessions", n)
+	}
+}
+
+// unhook takes the hooks out, though ctx has ended.
+func (d *daemon) unhook(ctx context.Context, h *hooks.Hooks) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return h.Remove(ctx)
+}
+
+// joinNew joins errors, unless the second only repeats the first: what keeps
+// the hooks from going in mostly keeps them from coming out.
+func joinNew(first, second error) error {
+	if first != nil && second != nil && first.Error() == second.Error() {
+		return first
+	}
+	return errors.Join(first, second)
 }
 
 func newEngine(c *config.Config) *engine.Engine {
 	return engine.New(engine.Config{
 		Ruleset: c.Ruleset, Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes,
-		NewerKey: randomKey(), OlderKey: randomKey(),
+		NewerKey: randomKey(), OlderKey: randomKey(), HashSeed: randomKey()[0],
 	})
 }
 
@@ -115,17 +165,17 @@ func randomKey() synproxy.Key {
 }
 
 // start opens all that the loops need, and sets them going.
-func (d *daemon) start(ctx context.Context, group *errgroup.Group, c *config.Config) error {
+func (d *daemon) start(ctx context.Context, group *errgroup.Group) error {
 	t, err := d.newTicker()
 	if err != nil {
 		return err
 	}
 	group.Go(func() error { return t.run(ctx) })
-	for i := range queues(c) {
+	for i := range queues(d.config) {
 		number := firstQueue + uint16(i)
 		w, err := d.newWorker(number)
 		if err != nil {
-			return fmt.Errorf("start: %w", err)
+			return err
 		}
 		group.Go(func() error { return w.run(ctx) })
 	}

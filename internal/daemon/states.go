@@ -13,7 +13,7 @@ import (
 )
 
 func (d *daemon) handlers() map[string]control.Handler {
-	return map[string]control.Handler{"states": d.states}
+	return map[string]control.Handler{"info": d.info, "states": d.states}
 }
 
 // states answers "nfqfw states".

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -79,6 +80,9 @@ type worker struct {
 
 func (d *daemon) newWorker(number uint16) (*worker, error) {
 	q, err := nfq.Open(queueConfig(number, d.log.With("queue", number)))
+	if errors.Is(err, nfq.ErrTaken) {
+		return nil, fmt.Errorf("%w; is nfqfw running already?", err)
+	}
 	if err != nil {
 		return nil, err
 	}

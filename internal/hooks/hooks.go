@@ -21,6 +21,7 @@ package hooks
 import (
 	"context"
 	"log/slog"
+	"os/exec"
 	"slices"
 
 	"nfqfw/rules"
@@ -62,6 +63,23 @@ type Hooks struct {
 
 // New makes hooks; it installs nothing.
 func New(c Config, log *slog.Logger) *Hooks { return &Hooks{config: c, log: log} }
+
+// Check says whether the tools are there that Install and Remove run. It runs
+// none.
+func (h *Hooks) Check() error {
+	families, err := h.families()
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
+		for _, verb := range []string{"save", "restore"} {
+			if _, err := exec.LookPath(f.command(verb)); err != nil {
+				return notFound(f.command(verb))
+			}
+		}
+	}
+	return nil
+}
 
 // Install replaces the hooks that may be there by those of the configuration.
 // After an error the hooks of one version of IP may be new, those of the other

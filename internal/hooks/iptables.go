@@ -56,6 +56,10 @@ func run(ctx context.Context, input, tool string, args ...string) (string, error
 	return out.String(), nil
 }
 
+func notFound(tool string) error {
+	return fmt.Errorf("hooks: %s: not found in PATH; install the iptables package", tool)
+}
+
 // Words in what the tools say of a module that the kernel lacks: of an
 // extension (nft back end), of a table (both).
 var (
@@ -71,7 +75,7 @@ func explain(ctx context.Context, tool, input, complaint string, err error) erro
 	case ctx.Err() != nil:
 		return fmt.Errorf("hooks: %s: %w", tool, ctx.Err())
 	case errors.Is(err, exec.ErrNotFound):
-		return fmt.Errorf("hooks: %s: not found in PATH; install the iptables package", tool)
+		return notFound(tool)
 	case strings.Contains(complaint, "Permission denied") || strings.Contains(complaint, "must be root"):
 		return fmt.Errorf("hooks: %s: permission denied; run as root (CAP_NET_ADMIN)", tool)
 	}

@@ -3,7 +3,10 @@ package hooks
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -43,6 +46,32 @@ func TestToolMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if _, err := read(t.Context(), IPv6); err == nil || !strings.Contains(err.Error(), "hooks: ip6tables-save: not found in PATH") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Check looks for every tool before anything is changed.
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	h := New(Config{}, slog.New(slog.DiscardHandler))
+	families, err := h.families()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, verb := range []string{"save", "restore"} {
+			tool := f.command(verb)
+			want := "hooks: " + tool + ": not found in PATH; install the iptables package"
+			if err := h.Check(); err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			if err := os.WriteFile(filepath.Join(dir, tool), nil, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := h.Check(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,0 +1,172 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/config"
+	"nfqfw/internal/control"
+	"nfqfw/internal/engine"
+	"nfqfw/internal/packet"
+)
+
+// newDaemon is one that has never touched the kernel.
+func newDaemon(t *testing.T, file string) *daemon {
+	t.Helper()
+	c, err := config.Parse([]byte(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &daemon{log: slog.New(slog.DiscardHandler), config: c, engine: newEngine(c), names: newInterfaceNames(), started: time.Now()}
+}
+
+func TestHooksOfConfig(t *testing.T) {
+	d := newDaemon(t, "[daemon]\nqueues = 3\nwhen_down = \"open\"\n[[rule]]\nport = [80]\n")
+	h := Hooks(d.config)
+	if h.FirstQueue != firstQueue || h.LastQueue != firstQueue+2 || !h.Open || len(h.Rules) != 1 {
+		t.Errorf("%+v", h)
+	}
+	h = Hooks(config.Default())
+	if n := int(h.LastQueue-h.FirstQueue) + 1; n != runtime.NumCPU() || h.Open {
+		t.Errorf("default: %d queues, %+v", n, h)
+	}
+}
+
+func TestJoinNew(t *testing.T) {
+	a, again, b := errors.New("a"), errors.New("a"), errors.New("b")
+	for _, tt := range []struct {
+		first, second error
+		want          string
+	}{
+		{nil, nil, "<nil>"}, {a, nil, "a"}, {nil, b, "b"}, {a, b, "a\nb"}, {a, again, "a"},
+	} {
+		if got := fmt.Sprint(joinNew(tt.first, tt.second)); got != tt.want {
+			t.Errorf("joinNew(%v, %v) = %q, want %q", tt.first, tt.second, got, tt.want)
+		}
+	}
+}
+
+func TestInfo(t *testing.T) {
+	d := newDaemon(t, "[limits]\nstates = 7\nsrc_nodes = 5\n")
+	d.engine.Counters().Passed.Add(11)
+	d.engine.Counters().Reasons[packet.ReasonShort].Add(2)
+	d.started = time.Now().Add(-time.Minute)
+	var got *control.Info
+	err := d.info(t.Context(), nil, func(item any) error { got = item.(*control.Info); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Status != "enabled" || got.States != (control.Usage{Limit: 7}) || got.Sources != (control.Usage{Limit: 5}) || got.Uptime < 60 || got.Uptime > 90 {
+		t.Errorf("%+v", got)
+	}
+	var names []string
+	for _, c := range got.Counters {
+		names = append(names, c.Name)
+		if want := map[string]uint64{"match": 11, "short": 2}[c.Name]; c.Packets != want {
+			t.Errorf("%s: %d, want %d", c.Name, c.Packets, want)
+		}
+	}
+	const order = "match bad-offset fragment short normalize memory ip-option proto-cksum tcp-option state-mismatch src-limit synproxy max-src-conn block"
+	if !strings.HasPrefix(strings.Join(names, " ")+" ", order+" ") {
+		t.Errorf("counters %v, want %s …", names, order)
+	}
+}
+
+func TestListed(t *testing.T) {
+	tuple := packet.TupleFrom(netip.MustParseAddrPort("198.51.100.7:62709"), netip.MustParseAddrPort("192.0.2.10:80"))
+	l := &engine.Listed{
+		State: conntrack.State{
+			Tuple: tuple, ID: 171, Rule: 1, SeqDiff: 9, Timeout: conntrack.TCPFirst,
+			Src: conntrack.Peer{State: conntrack.FinWait2, SeqLo: 5, SeqHi: 8, WScale: 7, HasWScale: true},
+			Dst: conntrack.Peer{State: conntrack.Established, SeqLo: 6, SeqHi: 9},
+		},
+		RuleName: "web", Age: 1500 * time.Millisecond, ExpiresIn: 30 * time.Second, Counting: true,
+	}
+	d := newDaemon(t, "")
+	seven := uint8(7)
+	want := &control.State{
+		ID: "00000000000000ab", Interface: "all", Protocol: "tcp", State: "ESTABLISHED:FIN_WAIT_2", Counts: true,
+		Source: control.Peer{Address: netip.MustParseAddr("198.51.100.7"), Port: 62709, State: "FIN_WAIT_2", SeqLo: 5, SeqHi: 8, WScale: &seven},
+		Dest:   control.Peer{Address: netip.MustParseAddr("192.0.2.10"), Port: 80, State: "ESTABLISHED", SeqLo: 6, SeqHi: 9, SeqDiff: 9},
+		Rule:   "web", Number: 1, Age: 1.5, Expires: 30, Timeout: "tcp.first",
+	}
+	compareAddr := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+	if diff := cmp.Diff(want, d.listed(l), compareAddr); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	l.Src.State = conntrack.ProxySrc
+	if got := d.listed(l).State; got != "PROXY:SRC" {
+		t.Errorf("a handshake is shown as %s", got)
+	}
+}
+
+func TestStatesOfNothing(t *testing.T) {
+	d := newDaemon(t, "")
+	none := func(any) error { t.Error("an item"); return nil }
+	if err := d.states(t.Context(), nil, none); err != nil {
+		t.Error(err)
+	}
+	if err := d.states(t.Context(), []byte(`{"counters":7}`), none); err == nil || !strings.HasPrefix(err.Error(), "states: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// dropPrivileges makes the test's thread an ordinary user's. The thread ends
+// with the test.
+func dropPrivileges(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return // it is one
+	}
+	runtime.LockOSThread()
+	const nobody = 65534
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+		t.Fatal(errno)
+	}
+}
+
+// Without privileges Run says so, and makes not even the control socket.
+func TestRunNotPermitted(t *testing.T) {
+	c := config.Default()
+	c.Daemon.Control = filepath.Join(t.TempDir(), "control.sock")
+	done := make(chan error)
+	go func() {
+		dropPrivileges(t)
+		done <- Run(context.Background(), c, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	}()
+	const want = "daemon: not permitted to filter packets; run as root, or with CAP_NET_ADMIN and CAP_NET_RAW"
+	if err := <-done; fmt.Sprint(err) != want {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Lstat(c.Daemon.Control); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a socket was made: %v", err)
+	}
+}
+
+func TestInterfaceNames(t *testing.T) {
+	n := newInterfaceNames()
+	if got := n.name(0); got != "" {
+		t.Errorf("no interface is called %q", got)
+	}
+	if got := n.name(1<<31 - 1); got != "" {
+		t.Errorf("an unknown interface is called %q", got)
+	}
+	n.names = nil
+	if got := n.name(1); got != "lo" {
+		t.Errorf("the first interface is called %q, want lo", got)
+	}
+}
