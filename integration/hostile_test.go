@@ -1,158 +1,117 @@
 package integration
 
 import (
-	"context"
-	"fmt"
-	"net/netip"
-	"strings"
+	"net"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
-
-	"nfqfw/internal/control"
 )
 
-// unqueued is the fate of packets that come to no queue, so that nothing is
-// counted: the kernel drops them itself, or finds no port in them, and the
-// server's kernel drops them.
-const unqueued = ""
-
-// A hostile is a packet that no honest client sends.
-type hostile struct {
-	name   string
-	packet rawPacket
-	want   string // the reason counted
+// A trick is what a client does with a connection to make the firewall believe
+// that it has ended while the server still holds it.
+type trick struct {
+	name string
+	do   func(h *hostile, c *net.TCPConn)
 }
 
-// hostiles are of any family.
-var hostiles = []hostile{
-	{"SYN+FIN", rawPacket{flags: flagSYN | flagFIN}, "normalize"},
-	{"SYN+RST", rawPacket{flags: flagSYN | flagRST}, "normalize"},
-	{"SYN+FIN+ACK", rawPacket{flags: flagSYN | flagFIN | flagACK}, "normalize"},
-	{"no flags", rawPacket{}, "normalize"},
-	{"FIN alone", rawPacket{flags: flagFIN}, "normalize"},
-	{"Christmas tree", rawPacket{flags: flagFIN | flagPSH | flagURG}, "normalize"},
-	{"all flags", rawPacket{flags: 0xff}, "normalize"},
-	{"SYN+PSH", rawPacket{flags: flagSYN | flagPSH}, "normalize"},
-	{"wrong checksum of a SYN", rawPacket{flags: flagSYN, badSum: true}, "proto-cksum"},
-	{"wrong checksum of an ACK", rawPacket{flags: flagACK, badSum: true, payload: []byte("x")}, "proto-cksum"},
-	{"offset 0 in a SYN", rawPacket{flags: flagSYN, offset: 16}, "bad-offset"}, // 16 does not fit: 0
-	{"offset 4 in a SYN", rawPacket{flags: flagSYN, offset: 4}, "bad-offset"},
-	{"offset 4 in an ACK", rawPacket{flags: flagACK, offset: 4}, "bad-offset"},
-	{"offset past the end of a SYN", rawPacket{flags: flagSYN, offset: 15}, "bad-offset"},
-	{"offset past the end of a RST", rawPacket{flags: flagRST, offset: 15}, "bad-offset"},
-	{"option past the header", rawPacket{flags: flagSYN, options: []byte{2, 40, 5, 180}}, "tcp-option"},
-	{"option of length 0", rawPacket{flags: flagSYN, options: []byte{2, 0, 5, 180}}, "tcp-option"},
-	{"option of length 1", rawPacket{flags: flagSYN, options: []byte{3, 1, 7, 0}}, "tcp-option"},
-	{"option cut after its kind", rawPacket{flags: flagSYN, options: []byte{1, 1, 1, 2}}, "tcp-option"},
-	{"a stray ACK", rawPacket{flags: flagACK}, "state-mismatch"},
-	{"a stray RST", rawPacket{flags: flagRST}, "match"}, // it harms nobody, and the server may have a use for it
-	{"a stray FIN", rawPacket{flags: flagFIN | flagACK}, "state-mismatch"},
-	{"a stray SYN+ACK", rawPacket{flags: flagSYN | flagACK}, "state-mismatch"},
-	{"no TCP header", rawPacket{flags: flagSYN, cut: 20}, unqueued},
-	{"4 octets of TCP", rawPacket{flags: flagSYN, cut: 16}, "short"},
-	{"19 octets of TCP", rawPacket{flags: flagSYN, cut: 1}, "short"},
-	{"truncated in TCP", rawPacket{flags: flagSYN, lost: 4}, unqueued},
-	{"truncated in IP", rawPacket{flags: flagSYN, lost: 25}, unqueued},
+// Numbers are relative to what the client's socket would send next. Segments
+// with a TTL of 1 come to the gateway and no further.
+var tricks = []trick{
+	{"inexact reset", func(h *hostile, c *net.TCPConn) {
+		h.forge(c, rawPacket{seq: 1000, flags: flagRST})
+	}},
+	{"reset outside the window", func(h *hostile, c *net.TCPConn) {
+		h.forge(c, rawPacket{seq: 1 << 30, flags: flagRST})
+	}},
+	{"exact reset that does not arrive", func(h *hostile, c *net.TCPConn) {
+		h.forge(c, rawPacket{flags: flagRST, ttl: 1})
+	}},
+	{"reset after data that did not arrive", func(h *hostile, c *net.TCPConn) {
+		h.forge(c,
+			rawPacket{flags: flagACK | flagPSH, ttl: 1, payload: []byte("data")},
+			rawPacket{seq: 4, flags: flagRST | flagACK})
+	}},
+	{"the same while the server may not challenge", func(h *hostile, c *net.TCPConn) {
+		h.forge(c, rawPacket{seq: 1000, flags: flagRST}) // the answer is the last for half a second
+		time.Sleep(5 * time.Millisecond)
+		h.forge(c,
+			rawPacket{flags: flagACK | flagPSH, ttl: 1, payload: []byte("data")},
+			rawPacket{seq: 4, flags: flagRST | flagACK})
+	}},
+	{"wild reset after a half-close", func(h *hostile, c *net.TCPConn) {
+		_ = c.CloseWrite()
+		time.Sleep(5 * time.Millisecond)
+		h.forge(c, rawPacket{seq: 1 << 30, flags: flagRST})
+	}},
+	{"reset after a FIN that did not arrive", func(h *hostile, c *net.TCPConn) {
+		h.forge(c, rawPacket{seq: 1000, flags: flagRST})
+		time.Sleep(5 * time.Millisecond)
+		h.forge(c,
+			rawPacket{flags: flagFIN | flagACK, ttl: 1},
+			rawPacket{seq: 1, flags: flagRST})
+	}},
+	{"reset in a stream", func(h *hostile, c *net.TCPConn) {
+		// The server has the data, and the gateway not yet the acknowledgment.
+		h.forge(c,
+			rawPacket{flags: flagACK | flagPSH, payload: []byte("data")},
+			rawPacket{flags: flagRST})
+	}},
 }
 
-var hostilesOf = map[Family][]hostile{
-	IPv4: {
-		{"first fragment alone", rawPacket{flags: flagSYN, fragment: 0x2000, payload: make([]byte, 4)}, unqueued},
-		{"fragment at offset 1", rawPacket{flags: flagSYN, fragment: 0x0001}, unqueued},
-		{"last fragment alone", rawPacket{flags: flagSYN, fragment: 0x00ff}, unqueued},
-		{"IP option past the header", rawPacket{flags: flagSYN, ipOptions: []byte{7, 44, 4, 0}}, "ip-option"},
-	},
-	IPv6: {
-		{"10 destination options", rawPacket{flags: flagSYN, first: unix.IPPROTO_DSTOPTS, extensions: chain(60, 60, 60, 60, 60, 60, 60, 60, 60, 60)}, "ip-option"},
-		{"hop-by-hop after another", rawPacket{flags: flagSYN, first: unix.IPPROTO_DSTOPTS, extensions: chain(60, 0)}, "not-tcp"},
-		{"first fragment alone", rawPacket{flags: flagSYN, first: unix.IPPROTO_FRAGMENT, extensions: []byte{6, 0, 0, 1, 0, 0, 0, 9}, payload: make([]byte, 4)}, unqueued},
-		{"fragment at offset 1", rawPacket{flags: flagSYN, first: unix.IPPROTO_FRAGMENT, extensions: []byte{6, 0, 0, 8, 0, 0, 0, 9}}, unqueued},
-		{"extension past the end", rawPacket{flags: flagSYN, first: unix.IPPROTO_DSTOPTS, extensions: []byte{6, 200, 1, 4, 0, 0, 0, 0}}, unqueued},
-		{"no next header", rawPacket{flags: flagSYN, first: unix.IPPROTO_NONE, extensions: chain(59)}, unqueued},
-	},
-}
-
-// copies is how often each hostile packet is sent.
-const copies = 3
-
-// Every packet is dropped for its own reason; the daemon lives, and serves
-// honest clients as before.
-func TestHostilePackets(t *testing.T) {
-	for _, policy := range []string{"synproxy", "keep"} {
-		for _, f := range Families {
-			t.Run(fmt.Sprintf("%s/%v", policy, f), func(t *testing.T) { testHostile(t, policy, f) })
+// A client that sends resets the server does not obey gains nothing: the server
+// never holds more than the limit.
+func TestHostileResets(t *testing.T) {
+	everywhere(t, func(t *testing.T, policy string, at place, f Family) {
+		g := guard(t, policy, at, f, 10, AcceptOptions{})
+		h := &hostile{guarded: g, wire: openWire(t, g.lab, f)}
+		for i, k := range tricks {
+			h.try(i, k)
 		}
-	}
-}
-
-func testHostile(t *testing.T, policy string, f Family) {
-	ctx := testContext(t)
-	l := newLab(t, Options{})
-	fw := startFirewall(t, l, fmt.Sprintf(webRule, policy, 10))
-	srv := must[*AcceptCounter](t, "listen")(l.Server.CountAccepts(netip.AddrPortFrom(ServerAddr(f), 80), AcceptOptions{Echo: true}))
-	w := openWire(t, l, f)
-	for i, h := range append(hostiles[:len(hostiles):len(hostiles)], hostilesOf[f]...) {
-		h.packet.src = netip.AddrPortFrom(AbsentAddr(f, i), uint16(1024+i))
-		h.packet.dst = srv.Addr()
-		expectReason(ctx, t, fw, w, h)
-	}
-	if h := l.Client.Hold(ctx, HoldOptions{From: ClientAddr(f, 0), To: srv.Addr(), N: 11}); h.Count(Held) != 10 {
-		t.Errorf("an honest client: %v, want 10 held", h)
-	}
-	if srv.Count() != 10 {
-		t.Errorf("the server accepted %d, want 10", srv.Count())
-	}
-	if log := fw.Log(); strings.Contains(log, "panic") || strings.Contains(log, "level=ERROR") {
-		t.Error("the daemon has failed")
-	}
-}
-
-// expectReason sends a packet and compares what is counted.
-func expectReason(ctx context.Context, t *testing.T, fw *Firewall, w *rawWire, h hostile) {
-	t.Helper()
-	before := reasons(ctx, t, fw)
-	for range copies {
-		if err := w.send(h.packet.octets()); err != nil {
-			t.Fatalf("%s: %v", h.name, err)
-		}
-	}
-	// Packets of two addresses are judged in order: once this one is counted
-	// nothing can be on its way.
-	last := rawPacket{src: netip.AddrPortFrom(h.packet.src.Addr(), 1), dst: h.packet.dst}
-	if err := w.send(last.octets()); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]uint64{"normalize": 1}
-	if h.want != unqueued {
-		want[h.want] += copies
-	}
-	var got map[string]uint64
-	short, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	_ = Poll(short, func() bool {
-		got = reasons(ctx, t, fw)
-		for name := range got {
-			if got[name] -= before[name]; got[name] == 0 {
-				delete(got, name)
-			}
-		}
-		return got["normalize"] >= want["normalize"]
 	})
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s: -want +got:\n%s", h.name, diff)
+}
+
+type hostile struct {
+	*guarded
+	wire *rawWire
+}
+
+// try holds ten connections, plays the trick on each and opens ten more.
+func (h *hostile) try(i int, k trick) {
+	h.t.Helper()
+	from := h.source(i)
+	watch := h.sample(from)
+	var pairs []pair
+	for range 10 {
+		pairs = append(pairs, h.open(from))
+	}
+	for _, p := range pairs {
+		k.do(h, p.client)
+	}
+	for range 3 {
+		h.lab.Client.Hold(h.ctx, HoldOptions{From: from, To: h.srv.Addr(), N: 10, Concurrency: 10, Send: []byte("."), Silence: pause})
+	}
+	watch.stop()
+	held := len(h.held(from))
+	h.t.Logf("%s: the server holds %d, at most %d in %d samples; %s", k.name, held, watch.Max, watch.Samples, summary(h.statesOf(from)))
+	if watch.Err != nil || watch.Max > 10 || held > 10 {
+		h.t.Errorf("%s: the server held %d, then %d, the limit is 10 (%v)", k.name, watch.Max, held, watch.Err)
+	}
+	if counted := h.counted(from); counted != held {
+		h.t.Errorf("%s: %d count, and the server holds %d", k.name, counted, held)
 	}
 }
 
-// reasons are the counters of "nfqfw info --json".
-func reasons(ctx context.Context, t *testing.T, fw *Firewall) map[string]uint64 {
-	t.Helper()
-	info := must[control.Info](t, "info")(fw.Info(ctx))
-	counters := make(map[string]uint64)
-	for _, c := range info.Counters {
-		counters[c.Name] = c.Packets
+// forge sends segments in the name of a socket.
+func (h *hostile) forge(c *net.TCPConn, segments ...rawPacket) {
+	h.t.Helper()
+	seq, ack, err := numbers(c)
+	if err != nil {
+		h.t.Fatalf("sequence numbers: %v", err)
 	}
-	return counters
+	for _, s := range segments {
+		s.src, s.dst = addrPortOf(c.LocalAddr()), addrPortOf(c.RemoteAddr())
+		s.seq, s.ack = s.seq+seq, ack
+		if err := h.wire.send(s.octets()); err != nil {
+			h.t.Fatal(err)
+		}
+	}
 }

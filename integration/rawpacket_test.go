@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -55,6 +56,8 @@ func (w *rawWire) send(b []byte) error {
 // good SYN without options.
 type rawPacket struct {
 	src, dst   netip.AddrPort
+	seq, ack   uint32 // seq 0: 1000
+	ttl        byte   // 0: 64
 	flags      byte
 	offset     byte   // of the data, in words; 0: what the options take
 	options    []byte // of TCP, a multiple of 4
@@ -92,7 +95,8 @@ func (p rawPacket) segment() []byte {
 	b := make([]byte, 20, 20+len(p.options)+len(p.payload))
 	binary.BigEndian.PutUint16(b, p.src.Port())
 	binary.BigEndian.PutUint16(b[2:], p.dst.Port())
-	binary.BigEndian.PutUint32(b[4:], 1000)
+	binary.BigEndian.PutUint32(b[4:], cmp.Or(p.seq, 1000))
+	binary.BigEndian.PutUint32(b[8:], p.ack)
 	b[12] = p.offset << 4
 	if p.offset == 0 {
 		b[12] = byte(5+len(p.options)/4) << 4
@@ -116,7 +120,7 @@ func (p rawPacket) ipv4(segment []byte) []byte {
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)+len(segment)))
 	binary.BigEndian.PutUint16(b[4:], p.src.Port()) // an identification that differs from case to case
 	binary.BigEndian.PutUint16(b[6:], p.fragment)
-	b[8], b[9] = 64, unix.IPPROTO_TCP
+	b[8], b[9] = cmp.Or(p.ttl, 64), unix.IPPROTO_TCP
 	if p.src.Addr().Is4() {
 		copy(b[12:], p.src.Addr().AsSlice())
 		copy(b[16:], p.dst.Addr().AsSlice())
@@ -127,7 +131,7 @@ func (p rawPacket) ipv4(segment []byte) []byte {
 
 func (p rawPacket) ipv6(segment []byte) []byte {
 	b := make([]byte, 40)
-	b[0], b[6], b[7] = 0x60, unix.IPPROTO_TCP, 64
+	b[0], b[6], b[7] = 0x60, unix.IPPROTO_TCP, cmp.Or(p.ttl, 64)
 	if len(p.extensions) > 0 {
 		b[6] = p.first
 	}
