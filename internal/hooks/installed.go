@@ -75,7 +75,7 @@ func (p installed) complete() bool {
 // are emptied before any is deleted, as they lead to each other.
 func removal(present installed) string {
 	w := &writer{}
-	for _, t := range tables {
+	for _, t := range slices.Backward(tables) {
 		p, ok := present[t.name]
 		if !ok {
 			continue

@@ -14,14 +14,16 @@ const prefix = "NFQFW-"
 const steps = prefix + "QUEUE"
 
 // tables are the tables in which we have chains, and the built-in chains that
-// jump to them.
+// jump to them. Each table changes at once, and the two one after the other:
+// they come in this order and go in the opposite one, for the mangle table can do
+// without the raw one, at a price, and not the other way.
 var tables = []struct {
 	name    string
 	builtin []string
 	extra   []string // chains of ours that no built-in chain jumps to
 }{
-	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}},
 	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps}},
+	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}},
 }
 
 // Rules is what Install gives to iptables-restore --noflush, or its IPv6 twin,
@@ -135,7 +137,8 @@ func (w *writer) inScope(builtin, match, target string) {
 // match of the connmark, negated or not, is true of those.
 func (w *writer) steps() {
 	add := func(format string, args ...any) { w.line("-A "+steps+format, args...) }
-	const payload, closing = " -p tcp --tcp-flags FIN,RST NONE", " -p tcp ! --tcp-flags FIN,RST NONE"
+	// A SYN comes here only while the raw table's hooks are not in.
+	const payload, closing = " -p tcp --tcp-flags FIN,SYN,RST NONE", " -p tcp ! --tcp-flags FIN,RST NONE"
 	const established = " -m conntrack --ctstate ESTABLISHED"
 
 	// Payload of admitted connections, and of those begun before the hooks
