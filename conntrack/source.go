@@ -2,10 +2,11 @@ package conntrack
 
 import (
 	"errors"
-	"hash/maphash"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"nfqfw/internal/packet"
 )
 
 // SourceKey names a source: a group of client addresses, under one rule or,
@@ -50,7 +51,7 @@ const sourceShards = 32
 type Sources struct {
 	limit  int
 	count  atomic.Int64
-	seed   maphash.Seed
+	hash   hash
 	shards [sourceShards]sourceShard
 }
 
@@ -60,9 +61,10 @@ type sourceShard struct {
 	free    []*Source // of sources that went, for those to come
 }
 
-// NewSources makes an empty set that tracks at most limit sources.
-func NewSources(limit int) *Sources {
-	t := &Sources{limit: limit, seed: maphash.MakeSeed()}
+// NewSources makes an empty set that tracks at most limit sources. The seed is
+// random, and is to be kept from clients.
+func NewSources(limit int, seed uint64) *Sources {
+	t := &Sources{limit: limit, hash: hash(seed)}
 	for i := range t.shards {
 		t.shards[i].sources = make(map[SourceKey]*Source)
 	}
@@ -73,8 +75,8 @@ func NewSources(limit int) *Sources {
 func (t *Sources) Len() int { return int(t.count.Load()) }
 
 func (t *Sources) shard(k SourceKey) *sourceShard {
-	b := k.Prefix.Addr().As16()
-	return &t.shards[maphash.Bytes(t.seed, b[:])%sourceShards]
+	a := packet.AddrFrom(k.Prefix.Addr())
+	return &t.shards[uint64(t.hash.addr(&a))%sourceShards]
 }
 
 // Acquire finds or makes a source and holds it; Drop lets it go.

@@ -49,8 +49,11 @@ type Handshake struct {
 	ToldBy   uint8         // by this shift
 	SACK     bool          // both sides permit SACK, as far as is known
 	Learning bool          // the SYN offers the server more than the client was told
-	Tries    uint8         // SYNs sent to the server
+	Tries    uint8         // SYNs sent to the server because the last was not answered
+	Again    uint8         // SYNs sent because the answer could not be used
 	Window   uint16        // the client's last window, scaled as it will be
+	Asking   bool          // the client has reset a connection that the server may still hold: ask the server at Due,
+	Probe    seqnum.Value  // by a segment that acknowledges this, as does its RST if it holds it no more; 0: never asked
 }
 
 // New is the state of a connection whose first packet is the SYN p.
@@ -116,13 +119,20 @@ func (s *State) Fits(d Dir, p *packet.Packet) bool {
 		return true
 	}
 	from, to := s.peers(d)
-	if p.Flags.Has(packet.ACK) && to.State == SynSent && p.Ack != to.SeqLo {
+	if p.Flags.Has(packet.ACK) && s.AcksOlder(d, p) {
 		return false
 	}
 	if p.Flags.Has(packet.RST) {
 		return s.fitsRST(from, to, p)
 	}
 	return !from.Seen || from.inWindow(p, to)
+}
+
+// AcksOlder says whether the other side's SYN is outstanding and a packet
+// acknowledges something else.
+func (s *State) AcksOlder(d Dir, p *packet.Packet) bool {
+	_, to := s.peers(d)
+	return to.State == SynSent && p.Ack != to.SeqLo
 }
 
 // fitsRST is pf's rule for RST: next to the expected number, or, from a peer

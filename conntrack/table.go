@@ -2,7 +2,6 @@ package conntrack
 
 import (
 	"errors"
-	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +21,7 @@ type Table struct {
 	limit   int
 	count   atomic.Int64
 	lastID  atomic.Uint64
-	seed    maphash.Seed
+	hash    hash
 	sources *Sources
 	shards  [tableShards]Shard
 }
@@ -39,10 +38,11 @@ type Shard struct {
 	_       [64]byte     // no two shards' locks in one cache line
 }
 
-// NewTable makes an empty table for at most limit states. Sources are let go
-// when the last state of theirs is removed.
-func NewTable(limit int, sources *Sources) *Table {
-	t := &Table{limit: limit, seed: maphash.MakeSeed(), sources: sources}
+// NewTable makes an empty table for at most limit states, whose sources are
+// let go when the last state of theirs is removed. The seed is random, and is
+// to be kept from clients.
+func NewTable(limit int, sources *Sources, seed uint64) *Table {
+	t := &Table{limit: limit, hash: hash(seed), sources: sources}
 	for i := range t.shards {
 		t.shards[i].table = t
 		t.shards[i].index = make(map[packet.Key]uint32)
@@ -55,7 +55,7 @@ func (t *Table) Len() int { return int(t.count.Load()) }
 
 // Lock locks the shard of a connection.
 func (t *Table) Lock(k packet.Key) *Shard {
-	sh := &t.shards[maphash.Comparable(t.seed, k)%tableShards]
+	sh := &t.shards[t.hash.key(&k)%tableShards]
 	sh.mu.Lock()
 	return sh
 }

@@ -21,7 +21,7 @@ func synFrom(port uint16) *packet.Packet {
 }
 
 func TestTableFindsBothDirections(t *testing.T) {
-	table := NewTable(10, NewSources(10))
+	table := NewTable(10, NewSources(10, 1), 1)
 	sh := table.Lock(tuple(1).Key())
 	defer sh.Unlock()
 	s, err := sh.Insert(New(synFrom(1), 0))
@@ -41,7 +41,7 @@ func TestTableFindsBothDirections(t *testing.T) {
 }
 
 func TestTableIsBounded(t *testing.T) {
-	table := NewTable(3, NewSources(10))
+	table := NewTable(3, NewSources(10, 1), 1)
 	for port := range uint16(5) {
 		sh := table.Lock(tuple(port + 1).Key())
 		_, err := sh.Insert(New(synFrom(port+1), 0))
@@ -58,7 +58,7 @@ func TestTableIsBounded(t *testing.T) {
 // A place that a removed state leaves is taken again: the table does not grow
 // with the connections it has seen.
 func TestTableReusesPlaces(t *testing.T) {
-	table := NewTable(10, NewSources(10))
+	table := NewTable(10, NewSources(10, 1), 1)
 	for port := range uint16(1000) {
 		sh := table.Lock(tuple(port).Key())
 		s, err := sh.Insert(New(synFrom(port), 0))
@@ -83,7 +83,7 @@ func TestStateSize(t *testing.T) {
 }
 
 func TestLockDoesNotAllocate(t *testing.T) {
-	table := NewTable(10, NewSources(10))
+	table := NewTable(10, NewSources(10, 1), 1)
 	if n := testing.AllocsPerRun(100, func() { table.Lock(tuple(7).Key()).Unlock() }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -94,7 +94,7 @@ func sourceKey(a string) SourceKey { return SourceKey{Rule: 1, Prefix: netip.Mus
 // However many connections try at once, no more than the limit have a slot.
 func TestReserveNeverOvershoots(t *testing.T) {
 	const limit, tries = 10, 1000
-	sources := NewSources(10)
+	sources := NewSources(10, 1)
 	states := make([]State, tries)
 	src, err := sources.Acquire(sourceKey("198.51.100.7/32"))
 	if err != nil {
@@ -129,7 +129,7 @@ func TestReserveNeverOvershoots(t *testing.T) {
 }
 
 func TestSourcesAreBoundedAndGo(t *testing.T) {
-	sources := NewSources(1)
+	sources := NewSources(1, 1)
 	first, err := sources.Acquire(sourceKey("198.51.100.7/32"))
 	if err != nil {
 		t.Fatal(err)

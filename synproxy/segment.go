@@ -60,6 +60,15 @@ func Reset(t packet.Tuple, seq seqnum.Value) packet.Segment {
 	return packet.Segment{Tuple: t, Seq: seq, Flags: packet.RST}
 }
 
+// Probe asks the destination of t whether it holds the connection: if not, its
+// RST has the sequence number ack; if it does, it answers with an ACK (RFC 9293
+// section 3.5.2, and 3.10.7.4 on an unacceptable segment). The segment is one
+// from before the handshake, old that is, unless gigabytes have passed since. Its
+// FIN has Linux answer always, and not only twice a second (tcp_invalid_ratelimit).
+func Probe(t packet.Tuple, isn, ack seqnum.Value) packet.Segment {
+	return packet.Segment{Tuple: t, Seq: isn - 1, Ack: ack, Flags: packet.FIN | packet.ACK}
+}
+
 // Refusal resets the sender of p, as a closed port does (RFC 9293 section
 // 3.5.2): with the number it acknowledges, or acknowledging what it sent.
 func Refusal(p *packet.Packet) packet.Segment {

@@ -38,7 +38,7 @@ func (t *ticker) run(ctx context.Context) error {
 		case <-clock.C:
 		}
 		t.engine.Tick(t.now(), t.do)
-		t.sender.Flush()
+		t.flush()
 		if turn%namesInterval == 0 {
 			t.names.refresh()
 		}

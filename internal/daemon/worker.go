@@ -20,7 +20,8 @@ import (
 // executor carries decisions out. It belongs to one goroutine.
 type executor struct {
 	*daemon
-	sender  *inject.Sender
+	sender  *inject.Sender // of segments that conntrack is not to see
+	tracked *inject.Sender // of those it is
 	table   *offload.Table
 	refused rate.Sometimes // log lines about refusals
 	failed  rate.Sometimes // and about the kernel's table
@@ -31,18 +32,31 @@ func (d *daemon) newExecutor() (*executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := offload.Open()
+	tracked, err := inject.Open(packet.MarkTracked, d.log)
 	if err != nil {
 		return nil, errors.Join(err, sender.Close())
 	}
+	table, err := offload.Open()
+	if err != nil {
+		return nil, errors.Join(err, sender.Close(), tracked.Close())
+	}
 	return &executor{
-		daemon: d, sender: sender, table: table,
+		daemon: d, sender: sender, tracked: tracked, table: table,
 		refused: rate.Sometimes{First: 5, Interval: time.Second},
 		failed:  rate.Sometimes{First: 5, Interval: time.Second},
 	}, nil
 }
 
-func (x *executor) close() error { return errors.Join(x.sender.Close(), x.table.Close()) }
+func (x *executor) close() error {
+	return errors.Join(x.sender.Close(), x.tracked.Close(), x.table.Close())
+}
+
+// flush sends the segments. Those that conntrack sees complete a handshake, so
+// they come last.
+func (x *executor) flush() {
+	x.sender.Flush()
+	x.tracked.Flush()
+}
 
 // carryOut does what a decision orders but for the verdict. The segments leave
 // with the sender's next flush.
@@ -55,7 +69,11 @@ func (x *executor) carryOut(d *engine.Decision) {
 	}
 	segments := d.Segments()
 	for i := range segments {
-		x.sender.Add(&segments[i])
+		if segments[i].Tracked {
+			x.tracked.Add(&segments[i])
+		} else {
+			x.sender.Add(&segments[i])
+		}
 	}
 }
 
@@ -119,7 +137,7 @@ func (w *worker) Handle(m *nfq.Message) {
 }
 
 // Flush sends the segments of a batch.
-func (w *worker) Flush() { w.sender.Flush() }
+func (w *worker) Flush() { w.flush() }
 
 func (w *worker) decode(m *nfq.Message) packet.Reason {
 	p := &w.packet
@@ -134,13 +152,13 @@ func (w *worker) decode(m *nfq.Message) packet.Reason {
 	return r
 }
 
-// query asks the kernel for its entry. If it does not answer, the entry is
-// taken for a live one: then nothing is given up on a client's word.
+// query asks the kernel for its entry. If it does not answer, there is taken to
+// be one, and the packet to be outside its window.
 func (w *worker) query(t packet.Tuple) packet.Kernel {
 	k, _, err := w.table.Query(t)
 	if err != nil {
 		w.failed.Do(func() { w.log.Warn("conntrack", "tuple", t, "err", err) })
-		return packet.KernelOpen
+		return packet.KernelPresent
 	}
 	return k
 }

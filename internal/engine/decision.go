@@ -26,6 +26,11 @@ func (d *Decision) emit(s packet.Segment) {
 	d.count++
 }
 
+func (d *Decision) emitTracked(s packet.Segment) {
+	s.Tracked = true
+	d.emit(s)
+}
+
 func (d *Decision) pass(m packet.Mark) {
 	d.Verdict, d.Mark, d.Reason = packet.Pass, m, packet.ReasonMatch
 }

@@ -9,6 +9,7 @@
 //	open.go     no state: pass, refuse, or begin one
 //	proxy.go    the SYN proxy's two handshakes
 //	track.go    a connection that has a state: peers, counts, closing
+//	reset.go    a client's RST: the server is asked whether it obeyed
 //	admit.go    the one way to the server: a slot of the source, or a refusal
 //	tick.go     what happens without a packet: SYNs sent again, states expired
 //

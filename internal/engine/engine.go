@@ -19,6 +19,7 @@ type Config struct {
 	Cookies  bool                 // keep no state before a client has proved itself
 	NewerKey synproxy.Key         // of the cookies: random
 	OlderKey synproxy.Key
+	HashSeed uint64 // of the tables: random, unless a run is to be repeated
 }
 
 // Engine decides about packets. It is safe for concurrent use.
@@ -46,10 +47,10 @@ type Counters struct {
 
 // New makes an engine without states.
 func New(c Config) *Engine {
-	sources := conntrack.NewSources(c.SrcNodes)
+	sources := conntrack.NewSources(c.SrcNodes, c.HashSeed)
 	return &Engine{
 		ruleset: c.Ruleset, timeouts: c.Timeouts, cookies: c.Cookies,
-		table: conntrack.NewTable(c.States, sources), sources: sources,
+		table: conntrack.NewTable(c.States, sources, c.HashSeed), sources: sources,
 		jar: synproxy.NewJar(c.NewerKey, c.OlderKey), servers: synproxy.NewServers(),
 	}
 }

@@ -26,7 +26,7 @@ func (v *visit) open() {
 	case v.p.Conn == packet.ConnEstablished:
 		v.d.pass(packet.MarkSeen) // older than the rules, and the kernel knows it
 	case v.p.Flags.Has(packet.RST):
-		v.d.drop(packet.ReasonStateMismatch)
+		v.d.pass(packet.MarkSeen) // it can only end what the server still holds
 	case v.cookies && v.rule.State == rules.Synproxy && v.openCookie():
 	default:
 		v.refuse(packet.ReasonStateMismatch)
@@ -79,13 +79,19 @@ func (v *visit) openCookie() bool {
 	client, isn := p.Seq-1, p.Ack-1
 	options, ok := v.jar.Open(p.Tuple, client, isn)
 	if !ok {
+		// If the ACK was lost, a client with data probes the zero window with
+		// the number before.
+		client = p.Seq
+		options, ok = v.jar.Open(p.Tuple, client, isn)
+	}
+	if !ok {
 		return false
 	}
 	server, known := v.servers.Options(p.Tuple)
 	s := proxyState(p, v.now)
 	s.Handshake.SetOptions(options, synproxy.ToldOptions(p.Tuple, options, server, known))
 	s.Handshake.ISN, s.Handshake.Client = isn, client
-	s.Src.SeqLo = p.Seq
+	s.Src.SeqLo = client + 1
 	if v.insert(s) {
 		v.shakeHands()
 	}

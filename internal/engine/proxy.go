@@ -13,6 +13,10 @@ import (
 // sent again; after the last entry it is given up.
 var synRetries = [...]time.Duration{time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second}
 
+// maxAgain is how often a server is asked without window scaling that answers
+// with it. Once is usual, for a server that is new; late answers cost one each.
+const maxAgain = 4
+
 // shakeHands is the SYN proxy's part. No packet passes; each is part of one of
 // our own two handshakes.
 func (v *visit) shakeHands() {
@@ -59,8 +63,10 @@ func (v *visit) proveClient() {
 		v.d.emit(synproxy.SYNACK(v.state.Tuple, h.ISN, h.Client, h.ToldOptions()))
 		return
 	}
-	proved := p.Flags&(packet.ACK|packet.SYN) == packet.ACK && p.Ack == h.ISN+1 && p.Seq == h.Client+1
-	if !proved {
+	proved := p.Flags&(packet.ACK|packet.SYN) == packet.ACK && p.Ack == h.ISN+1
+	expected := p.Seq == h.Client+1 || p.Seq == h.Client // its ACK, or a probe if that was lost
+	if !proved || !expected {
+		v.refuseOlder()
 		return
 	}
 	switch v.admit() {
@@ -72,6 +78,14 @@ func (v *visit) proveClient() {
 		v.shard.Wait(v.state)
 	case denied:
 		v.deny()
+	}
+}
+
+// refuseOlder resets a client whose packet is of an older connection, as a
+// server in SYN-RECEIVED does (RFC 9293 section 3.10.7.4).
+func (v *visit) refuseOlder() {
+	if v.p.Flags&(packet.ACK|packet.RST) == packet.ACK && v.p.Ack != v.state.Handshake.ISN+1 {
+		v.d.emit(synproxy.Refusal(v.p))
 	}
 }
 
@@ -105,6 +119,7 @@ func offer(s *conntrack.State) packet.Options {
 func (v *visit) clientWaits() {
 	h, p := &v.state.Handshake, v.p
 	if !p.Flags.Has(packet.ACK) || p.Ack != h.ISN+1 {
+		v.refuseOlder()
 		return
 	}
 	if p.Seq == h.Client+1 {
@@ -143,19 +158,23 @@ func (v *visit) serverRefuses() {
 // sides will read each other's windows right.
 func (v *visit) serverAnswers() {
 	s, h, answer := v.state, &v.state.Handshake, v.p.Options
-	asked := offer(s)
-	v.servers.Learn(s.Tuple, asked, answer)
-	scales := answer.HasWScale && asked.HasWScale
+	if asked := offer(s); asked.HasWScale || !answer.HasWScale {
+		v.servers.Learn(s.Tuple, asked, answer)
+	}
 	switch {
-	case scales == h.Told && (!scales || answer.WScale == h.ToldBy):
+	case answer.HasWScale == h.Told && (!h.Told || answer.WScale == h.ToldBy):
 		v.join()
-	case !h.Told:
-		// The client does not know that this server scales: ask without.
+	case !h.Told && h.Again < maxAgain:
+		// The client does not know that this server scales: ask without. The
+		// answer may also be a late one to an earlier SYN that did offer it;
+		// the server then has that connection in mind, and is to forget it.
 		h.Learning = false
+		h.Again++
 		v.d.emit(synproxy.Reset(s.Tuple, h.Client+1))
 		v.d.emit(serverSYN(s))
 	default:
-		// The server has changed, and the client cannot be told any more.
+		// The server has changed, and the client cannot be told any more; or it
+		// answers what it was not asked.
 		tuple, handshake := s.Tuple, *h
 		v.remove()
 		v.d.emit(synproxy.Reset(tuple, handshake.Client+1))
@@ -178,8 +197,10 @@ func (v *visit) join() {
 	s.Offloaded = true
 	s.Refresh(v.now)
 	v.d.Offload = v.create(s)
-	v.d.emit(synproxy.ACK(s.Tuple, h.Client+1, p.Seq+1, h.Window))
-	v.d.emit(synproxy.ACK(s.Tuple.Reverse(), h.ISN+1, h.Client+1, scaleDown(p.Window, s.Dst.WScale)))
+	// The kernel's entry learns both windows from these two. From any other
+	// packet, a forged one too, it would take whatever that says.
+	v.d.emitTracked(synproxy.ACK(s.Tuple, h.Client+1, h.ISN+1, h.Window))
+	v.d.emitTracked(synproxy.ACK(s.Tuple.Reverse(), p.Seq+1, h.Client+1, scaleDown(p.Window, s.Dst.WScale)))
 }
 
 // create is the order for the kernel's entry of an established connection.
@@ -188,7 +209,7 @@ func (e *Engine) create(s *conntrack.State) packet.Offload {
 		Op: packet.OffloadCreate, Tuple: s.Tuple, Timeout: e.lifetime(s),
 		SeqDiff: s.SeqDiff, ServerISN: s.Dst.SeqLo - 1,
 		SrcWScale: s.Src.WScale, DstWScale: s.Dst.WScale, HasWScale: s.Src.HasWScale && s.Dst.HasWScale,
-		SACKPermitted: s.Handshake.SACK,
+		SACKPermitted: s.Handshake.SACK, Track: s.AwaitsACK(),
 	}
 }
 

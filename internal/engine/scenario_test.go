@@ -33,7 +33,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	c:40001 S seq=100                     another port of the client's
 //	tick                                  what is due without a packet
 //	states                                the table
-//	kernel open                           what the next query finds: open, closed, absent
+//	kernel present                        what the next query finds: present, absent
 //
 // A number may be written relative to the last cookie: ack=P+1.
 func TestScenarios(t *testing.T) {
@@ -51,7 +51,7 @@ func runScenario(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scenario{t: t, kernel: packet.KernelOpen}
+	s := &scenario{t: t, kernel: packet.KernelPresent}
 	in := bufio.NewScanner(strings.NewReader(string(want)))
 	for in.Scan() {
 		line := in.Text()
@@ -101,7 +101,7 @@ func (s *scenario) do(line string) {
 		s.states()
 	case "kernel":
 		s.kernel = map[string]packet.Kernel{
-			"open": packet.KernelOpen, "closed": packet.KernelClosed, "absent": packet.KernelAbsent,
+			"present": packet.KernelPresent, "absent": packet.KernelAbsent,
 		}[words[1]]
 	default:
 		s.packet(line, words)
@@ -141,8 +141,12 @@ func (s *scenario) packet(line string, words []string) {
 func (s *scenario) print(d *Decision) {
 	switch d.Offload.Op {
 	case packet.OffloadCreate:
-		fmt.Fprintf(&s.out, "  create seqdiff=%s timeout=%v wscale=%v,%d,%d sack=%v\n", s.number(seqnum.Value(d.Offload.SeqDiff)),
-			d.Offload.Timeout, d.Offload.HasWScale, d.Offload.SrcWScale, d.Offload.DstWScale, d.Offload.SACKPermitted)
+		track := ""
+		if d.Offload.Track {
+			track = " track"
+		}
+		fmt.Fprintf(&s.out, "  create seqdiff=%s timeout=%v wscale=%v,%d,%d sack=%v%s\n", s.number(seqnum.Value(d.Offload.SeqDiff)),
+			d.Offload.Timeout, d.Offload.HasWScale, d.Offload.SrcWScale, d.Offload.DstWScale, d.Offload.SACKPermitted, track)
 	case packet.OffloadDelete:
 		fmt.Fprintln(&s.out, "  delete")
 	case packet.OffloadQuery:
@@ -155,6 +159,9 @@ func (s *scenario) print(d *Decision) {
 		}
 		if seg.Flags == packet.SYN|packet.ACK {
 			s.cookie = seg.Seq
+		}
+		if seg.Tracked {
+			from += " tracked"
 		}
 		fmt.Fprintf(&s.out, "  %s %v seq=%s", from, seg.Flags, s.number(seg.Seq))
 		if seg.Flags.Has(packet.ACK) {

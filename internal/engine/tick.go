@@ -42,9 +42,12 @@ func (e *Engine) tickShard(i int, sweep bool, now time.Duration) {
 	}
 }
 
-// retry sends the SYN to the server again if it is time, and says whether to
-// wait on.
+// retry sends the server again what it has not answered if it is time, and says
+// whether to wait on.
 func (e *Engine) retry(sh *conntrack.Shard, s *conntrack.State, now time.Duration) bool {
+	if s.Handshake.Asking {
+		return e.askAgain(s, now)
+	}
 	if s.Src.State != conntrack.ProxyDst {
 		return false
 	}

@@ -10,14 +10,12 @@ import (
 // handshake is not the SYN proxy's any more.
 func (v *visit) track() {
 	switch {
+	case v.serverDenies():
+		v.obeyed()
 	case v.lostByKernel():
 		v.restore()
-	case v.p.IsSYN() && v.dir == conntrack.Original && !v.state.Opening():
-		// Not ours to answer: only the server knows the numbers that make the
-		// client see that it is mistaken (RFC 5961 section 4.2).
-		v.d.pass(packet.MarkTrack)
-	case v.p.IsSYNACK() && v.dir == conntrack.Reply && !v.state.Opening():
-		v.lateSYNACK()
+	case v.p.Flags.Has(packet.SYN) && !v.state.Opening():
+		v.lateSYN()
 	case !v.state.Fits(v.dir, v.p):
 		v.mismatch()
 	case v.wasReset() && !v.p.Flags.Has(packet.RST):
@@ -64,48 +62,50 @@ func (v *visit) establish() {
 	}
 }
 
-// mismatch drops a packet that does not fit its state. One that comes in place
-// of the server's first answer is an older connection's: as in pf the server is
-// told so, and the client's next SYN gets through.
+// mismatch drops a packet that does not fit its state. One that acknowledges
+// something else than the SYN that is outstanding belongs to an older
+// connection: its sender is told so, and the SYN sent again gets through (RFC
+// 9293 section 3.10.7.4; pf tells the server only).
 func (v *visit) mismatch() {
 	v.d.drop(packet.ReasonStateMismatch)
-	s := v.state
-	unanswered := v.dir == conntrack.Reply && s.Src.State == conntrack.SynSent && s.Dst.State <= conntrack.SynSent
-	if unanswered && v.p.Flags&(packet.ACK|packet.RST) == packet.ACK {
-		v.d.emit(synproxy.Reset(s.Tuple, v.p.Ack))
+	if v.p.Flags&(packet.ACK|packet.RST) == packet.ACK && v.state.AcksOlder(v.dir, v.p) {
+		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), v.p.Ack))
 	}
 }
 
 func (v *visit) wasReset() bool { return v.state.Src.State == conntrack.TimeWait }
 
-// reset obeys a RST. A client that resets a connection its server still holds
-// must not be believed on its word, or it would hold more connections than it
-// may: the kernel has to have found the number exact, and the server gets a
-// copy that no small TTL keeps from arriving.
+// reset obeys a RST, but for one of a client whose server may still hold the
+// connection: that is not believed on its word.
 func (v *visit) reset() {
-	holds := v.dir == conntrack.Original && v.state.Dst.State == conntrack.Established && v.state.Offloaded
-	if !holds {
-		v.advance()
+	if v.dir == conntrack.Original && v.state.Dst.State == conntrack.Established && v.state.Offloaded {
+		v.askServer()
 		return
 	}
-	switch v.p.Kernel {
-	case packet.KernelNotAsked:
-		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: v.state.Tuple}
-	case packet.KernelOpen:
-		v.d.pass(packet.MarkTrack) // inexact: the server will challenge it
-	default:
-		copied := synproxy.Reset(v.state.Tuple, v.p.Seq)
-		v.advance()
-		v.d.emit(copied)
+	v.advance()
+}
+
+// afterReset is for what still comes after a RST. Who sends has not heard of it,
+// or not obeyed it, and now says the exact number it would obey.
+func (v *visit) afterReset() {
+	v.d.drop(packet.ReasonStateMismatch)
+	if v.p.Flags.Has(packet.ACK) {
+		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), v.p.Ack))
 	}
 }
 
-// afterReset is for what still comes after a RST. A server that sends has not
-// obeyed it, and now says the exact number it would obey.
-func (v *visit) afterReset() {
-	v.d.drop(packet.ReasonStateMismatch)
-	if v.dir == conntrack.Reply && v.p.Flags.Has(packet.ACK) {
-		v.d.emit(synproxy.Reset(v.state.Tuple, v.p.Ack))
+// lateSYN is for a SYN inside a connection. It comes before conntrack, which has
+// not checked its numbers, so that it must not move the state.
+func (v *visit) lateSYN() {
+	switch {
+	case v.p.IsSYN() && v.dir == conntrack.Original:
+		// Not ours to answer: only the server knows the numbers that make the
+		// client see that it is mistaken (RFC 5961 section 4.2).
+		v.d.pass(packet.MarkTrack)
+	case v.p.IsSYNACK() && v.dir == conntrack.Reply:
+		v.lateSYNACK()
+	default:
+		v.d.drop(packet.ReasonStateMismatch)
 	}
 }
 
@@ -120,15 +120,19 @@ func (v *visit) lateSYNACK() {
 		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), p.Ack))
 	case s.Proxied:
 		v.d.drop(packet.ReasonSynproxy)
-		v.d.emit(synproxy.ACK(s.Tuple, p.Ack, p.Seq+1, s.Handshake.Window))
+		if p.Seq.Size(s.Handshake.ISN) == s.SeqDiff { // not the answer to an earlier try of ours
+			v.d.emit(synproxy.ACK(s.Tuple, p.Ack, p.Seq+1, s.Handshake.Window))
+		}
 	default:
 		v.d.pass(v.mark())
 	}
 }
 
 // replaces says whether a SYN begins a new connection in place of the state:
-// the old one is over, or has not come to its server and the client begins
-// again with another number.
+// the old one is over, or its server has closed it, or it has not come to its
+// server and the client begins again with another number. A server that has
+// closed may have forgotten the connection, and would take the SYN for a new
+// one, which must be admitted as any other.
 func (v *visit) replaces() bool {
 	s := v.state
 	if !v.p.IsSYN() {
@@ -138,7 +142,8 @@ func (v *visit) replaces() bool {
 		return true
 	}
 	again := v.p.Seq+1 == s.Src.SeqLo
-	return v.dir == conntrack.Original && s.Opening() && !again
+	begins := s.Opening() && !again || !s.Opening() && s.Dst.State > conntrack.Established
+	return v.dir == conntrack.Original && begins
 }
 
 // replace forgets the old state, and the server's half of its handshake.
@@ -159,8 +164,8 @@ func (v *visit) lostByKernel() bool {
 		(v.p.Conn == packet.ConnNew || v.p.Conn == packet.ConnInvalid)
 }
 
-// restore puts the kernel's entry back. The packet itself can go on only as a
-// copy with the numbers translated; if it has payload its sender sends it again.
+// restore puts the kernel's entry back. The packet itself has passed conntrack
+// without it, and goes on as a copy; if it has payload its sender sends it again.
 func (v *visit) restore() {
 	s, p := v.state, v.p
 	switch {
@@ -168,30 +173,23 @@ func (v *visit) restore() {
 		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: s.Tuple}
 	case p.Kernel != packet.KernelAbsent:
 		v.d.drop(packet.ReasonStateMismatch) // there is an entry, and the packet is outside its window
+	case p.Flags.Has(packet.RST) && v.dir == conntrack.Original && s.Dst.State == conntrack.Established:
+		v.askServer()
 	case p.Flags.Any(packet.SYN | packet.RST):
 		// Nobody can say whether its number is exact; the server will be asked.
 		v.d.drop(packet.ReasonStateMismatch)
 		v.d.Offload = v.create(s)
 	default:
-		translated := v.translate()
 		v.advance()
 		v.d.drop(packet.ReasonDuplicate)
 		v.d.Offload = v.create(s)
 		if p.PayloadLen == 0 {
-			v.d.emit(translated)
+			v.d.emitTracked(copied(p))
 		}
 	}
 }
 
-// translate copies a packet without its payload, with the numbers the kernel
-// would give it.
-func (v *visit) translate() packet.Segment {
-	p := v.p
-	c := packet.Segment{Tuple: p.Tuple, Seq: p.Seq, Ack: p.Ack, Flags: p.Flags, Window: p.Window}
-	if v.dir == conntrack.Original {
-		c.Ack = c.Ack.Sub(v.state.SeqDiff)
-	} else {
-		c.Seq = c.Seq.Add(v.state.SeqDiff)
-	}
-	return c
+// copied is a packet as it came, without its payload and options.
+func copied(p *packet.Packet) packet.Segment {
+	return packet.Segment{Tuple: p.Tuple, Seq: p.Seq, Ack: p.Ack, Flags: p.Flags, Window: p.Window}
 }

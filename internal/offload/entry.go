@@ -69,10 +69,7 @@ func (t *Table) Query(tuple packet.Tuple) (packet.Kernel, Entry, error) {
 	}
 	var e Entry
 	e.parse(body)
-	if e.State == Close {
-		return packet.KernelClosed, e, nil
-	}
-	return packet.KernelOpen, e, nil
+	return packet.KernelPresent, e, nil
 }
 
 // parse reads the body of an IPCTNL_MSG_CT_NEW.

@@ -198,7 +198,7 @@ func TestDelete(t *testing.T) {
 	if k, _, err := table.Query(tuples[0]); k != packet.KernelAbsent || err != nil {
 		t.Errorf("%v, %v", k, err)
 	}
-	if k, e, err := table.Query(tuples[1]); k != packet.KernelOpen || err != nil || e.State != Established || !e.Assured {
+	if k, e, err := table.Query(tuples[1]); k != packet.KernelPresent || err != nil || e.State != Established || !e.Assured {
 		t.Errorf("%v, %+v, %v", k, e, err)
 	}
 }
@@ -229,7 +229,7 @@ func TestStaleAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustCreate(t, table, order(tuples[0]))
-	if k, _, err := table.Query(tuples[0]); k != packet.KernelOpen || err != nil {
+	if k, _, err := table.Query(tuples[0]); k != packet.KernelPresent || err != nil {
 		t.Errorf("%v, %v", k, err)
 	}
 }
@@ -304,7 +304,7 @@ func BenchmarkQuery(b *testing.B) {
 	mustCreate(b, table, order(tuples[0]))
 	b.ReportAllocs()
 	for b.Loop() {
-		if k, _, err := table.Query(tuples[0]); k != packet.KernelOpen || err != nil {
+		if k, _, err := table.Query(tuples[0]); k != packet.KernelPresent || err != nil {
 			b.Fatal(k, err)
 		}
 	}

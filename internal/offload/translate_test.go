@@ -88,12 +88,12 @@ func translate(t *testing.T, c *peer, table *Table, listener net.Listener, diff 
 		t.Errorf("diff %x: the client got %+v, want sequence number %d", diff, data, told+1)
 	}
 	c.send(packet.ACK, 1001, told+6)
-	if k, e, err := table.Query(c.tuple); k != packet.KernelOpen || e.SeqDiff != diff || !e.HasTraffic ||
+	if k, e, err := table.Query(c.tuple); k != packet.KernelPresent || e.SeqDiff != diff || !e.HasTraffic ||
 		e.Original.Packets < 1 || e.Reply.Packets < 1 || e.Timeout < time.Hour || err != nil {
 		t.Errorf("%v, %+v, %v", k, e, err)
 	}
 	c.send(packet.RST, 1001, 0)
-	if k, e := waitClosed(t, table, c.tuple); k != packet.KernelClosed || e.State != Close {
+	if k, e := waitClosed(t, table, c.tuple); k != packet.KernelPresent || e.State != Close {
 		t.Errorf("after the RST: %v, %+v", k, e)
 	}
 }
@@ -104,7 +104,7 @@ func waitClosed(t *testing.T, table *Table, tuple packet.Tuple) (packet.Kernel, 
 	var e Entry
 	for range 100 {
 		var err error
-		if k, e, err = table.Query(tuple); err != nil || k != packet.KernelOpen {
+		if k, e, err = table.Query(tuple); err != nil || e.State == Close {
 			return k, e
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -30,4 +30,5 @@ type Offload struct {
 	DstWScale     uint8         // the server's window shift
 	HasWScale     bool          // both sides scale windows
 	SACKPermitted bool          // both sides agreed on selective acknowledgments
+	Track         bool          // queue what follows: a FIN is not acknowledged yet
 }

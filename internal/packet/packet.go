@@ -76,8 +76,7 @@ type Kernel uint8
 const (
 	KernelNotAsked Kernel = iota
 	KernelAbsent          // there is no entry
-	KernelOpen            // the entry is of a live connection
-	KernelClosed          // the entry is in CLOSE: the kernel obeyed a RST
+	KernelPresent         // there is one
 )
 
 // Packet is a decoded TCP packet. It is reused from packet to packet.
@@ -115,6 +114,9 @@ func (p *Packet) IsSYNACK() bool { return p.Flags&(SYN|ACK|RST|FIN) == SYN|ACK }
 
 // Segment is a TCP packet without payload for us to send, in the name of its source.
 type Segment struct {
+	// Tracked has the kernel's entry take note of the segment, and translate it:
+	// its numbers are those that its source would use.
+	Tracked bool
 	Tuple
 	Seq, Ack seqnum.Value
 	Window   uint16

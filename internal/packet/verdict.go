@@ -33,6 +33,7 @@ const (
 	MarkOpening Mark = 0x30000000 // queue what follows in this connection: it is not admitted yet
 	MarkClear   Mark = 0x40000000 // queue only FIN and RST of this connection
 	MarkSeen    Mark = 0x50000000 // judged in the raw table: do not queue this packet again
+	MarkTracked Mark = 0x60000000 // a segment we injected: never queued, but the kernel's entry is to know it
 )
 
 // Marks that the hooks set before a packet is queued, to tell its Conn.

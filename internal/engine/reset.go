@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/synproxy"
+)
+
+// A client that has reset a connection its server still holds could hold more
+// connections than it may. Nobody between the two can tell whether the server
+// has obeyed: a RST may get lost, on purpose even (a small TTL), or have a
+// number that only nearly fits, and conntrack takes many of those for exact. So
+// the server is asked, again and again, and the connection counts until it
+// denies it.
+
+// maxAskInterval is how often a server is asked that does not say.
+const maxAskInterval = time.Minute
+
+// askServer sends the server the client's RST, in a copy that arrives, and asks it
+// whether it has obeyed. If it has not, its answer goes on to the client, as
+// does its word on the RST; a client that means it resets again, and then with
+// the right number.
+//
+// The kernel may have believed the RST. Its entry begins anew, for the server's
+// connection may live on.
+func (v *visit) askServer() {
+	s, h := v.state, &v.state.Handshake
+	if h.Probe == 0 {
+		// A number that the client cannot know.
+		h.Probe = v.jar.Bake(s.Tuple, v.p.Seq, packet.Options{}) | 1
+	}
+	h.Tries, h.Due = 0, v.now+askInterval(0)
+	if !h.Asking {
+		h.Asking = true
+		v.shard.Wait(s)
+	}
+	v.d.drop(packet.ReasonDuplicate)
+	v.d.Offload = v.create(s)
+	v.d.emit(synproxy.Reset(s.Tuple, v.p.Seq))
+	v.d.emit(probe(s))
+}
+
+func probe(s *conntrack.State) packet.Segment {
+	return synproxy.Probe(s.Tuple, s.Handshake.Client, s.Handshake.Probe)
+}
+
+// askInterval is the time between two questions.
+func askInterval(tries uint8) time.Duration {
+	return min(time.Second<<min(tries, 6), maxAskInterval)
+}
+
+// askAgain asks the server again if it is time, and says whether to go on.
+func (e *Engine) askAgain(s *conntrack.State, now time.Duration) bool {
+	h := &s.Handshake
+	if s.Dst.State != conntrack.Established {
+		h.Asking = false // it has closed
+		return false
+	}
+	if now >= h.Due {
+		h.Tries = min(h.Tries+1, 6)
+		h.Due = now + askInterval(h.Tries)
+		e.decide().emit(probe(s))
+	}
+	return true
+}
+
+// serverDenies says whether the server answers our question: it does not hold
+// the connection.
+func (v *visit) serverDenies() bool {
+	h := &v.state.Handshake
+	return v.dir == conntrack.Reply && v.p.Flags.Has(packet.RST) && h.Probe != 0 && v.p.Seq == h.Probe
+}
+
+// obeyed ends a connection that the client has reset and the server holds no
+// more. The RST is for us only.
+func (v *visit) obeyed() {
+	v.advance()
+	v.d.drop(packet.ReasonDuplicate)
+	v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
+	v.state.Offloaded = false
+}
