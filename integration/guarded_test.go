@@ -106,3 +106,15 @@ func (g *guarded) held(from netip.Addr) Sockets {
 	slices.SortFunc(list, func(a, b Socket) int { return cmp.Compare(a.Remote.Port(), b.Remote.Port()) })
 	return list
 }
+
+// counted is how many states of a source count.
+func (g *guarded) counted(from netip.Addr) int {
+	g.t.Helper()
+	n := 0
+	for _, s := range g.statesOf(from) {
+		if s.Counts {
+			n++
+		}
+	}
+	return n
+}

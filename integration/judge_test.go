@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -64,13 +65,16 @@ type script struct {
 
 // open tries to open a connection; it succeeds exactly if the limit allows.
 func (s *script) open() {
-	room := len(s.held(s.from)) < judgedLimit
+	room, since := len(s.held(s.from)) < judgedLimit, s.srv.Count()
 	c, err := s.lab.Client.Dial(s.ctx, netip.AddrPortFrom(s.from, 0), s.srv.Addr())
 	s.note("open", err)
 	switch {
 	case err == nil && room:
-		server := must[int](s.t, "accept")(s.acceptedFrom(addrPortOf(c.LocalAddr())))
-		s.pairs = append(s.pairs, pair{c, s.srv.Conns()[server]})
+		var server *net.TCPConn
+		if Poll(s.ctx, func() bool { server = s.srv.acceptedFrom(addrPortOf(c.LocalAddr()), since); return server != nil }) != nil {
+			s.t.Fatalf("connected, and never accepted")
+		}
+		s.pairs = append(s.pairs, pair{c, server})
 	case err == nil:
 		_ = c.Close()
 		s.t.Errorf("over the limit, and connected")
@@ -79,20 +83,6 @@ func (s *script) open() {
 	case room:
 		s.t.Errorf("refused, with %d of %d held", len(s.held(s.from)), judgedLimit)
 	}
-}
-
-// acceptedFrom waits for the server's end of a connection.
-func (s *script) acceptedFrom(client netip.AddrPort) (index int, err error) {
-	err = Poll(s.ctx, func() bool {
-		conns := s.srv.Conns()
-		for index = len(conns) - 1; index >= 0; index-- {
-			if addrPortOf(conns[index].RemoteAddr()) == client {
-				return true
-			}
-		}
-		return false
-	})
-	return index, err
 }
 
 // act does something to a connection, and forgets it when it is sure to go.

@@ -7,9 +7,6 @@ import (
 	"hash/maphash"
 	"io"
 	"net"
-	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -30,11 +27,11 @@ const (
 func TestPayloadStaysInKernel(t *testing.T) {
 	everywhere(t, func(t *testing.T, policy string, at place, f Family) {
 		g := guard(t, policy, at, f, 10, AcceptOptions{})
-		before := must[uint64](t, "queued")(g.lab.Gateway.queued())
+		before := must[uint64](t, "queued")(g.lab.Gateway.Queued())
 		p := g.open(g.source(0))
-		opened := must[uint64](t, "queued")(g.lab.Gateway.queued())
+		opened := must[uint64](t, "queued")(g.lab.Gateway.Queued())
 		p.transfer(t, 20*mebibyte)
-		transferred := must[uint64](t, "queued")(g.lab.Gateway.queued())
+		transferred := must[uint64](t, "queued")(g.lab.Gateway.Queued())
 		t.Logf("%d packets for the handshake, %d for 40 MiB", opened-before, transferred-opened)
 		// Only what the handshake still had to say.
 		if n := transferred - before; n > visitors {
@@ -112,29 +109,6 @@ func transfer(from, to *net.TCPConn, size int64) error {
 		return errors.New("what arrived is not what was sent")
 	}
 	return nil
-}
-
-// queued is how many packets were ever queued to user space in the namespace.
-func (n *Namespace) queued() (total uint64, err error) {
-	err = n.Do(func() error {
-		text, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(string(text)) {
-			columns := strings.Fields(line)
-			if len(columns) < 9 {
-				return fmt.Errorf("nfnetlink_queue: %q", line)
-			}
-			sequence, err := strconv.ParseUint(columns[7], 10, 32) // of the last packet
-			if err != nil {
-				return err
-			}
-			total += sequence
-		}
-		return nil
-	})
-	return total, err
 }
 
 // The client of a server that is not known yet is served without window

@@ -71,6 +71,17 @@ func (a *AcceptCounter) Conn(ctx context.Context, i int) (*net.TCPConn, error) {
 	return a.Conns()[i], nil
 }
 
+// acceptedFrom returns the connection from a client, or nil. Of the connections
+// it looks at those since a number: a client may have used its port before.
+func (a *AcceptCounter) acceptedFrom(client netip.AddrPort, since int) *net.TCPConn {
+	for _, c := range a.Conns()[since:] {
+		if c.RemoteAddr().(*net.TCPAddr).AddrPort() == client {
+			return c
+		}
+	}
+	return nil
+}
+
 // Close closes the listener and every connection.
 func (a *AcceptCounter) Close() error {
 	err := a.listener.Close()
