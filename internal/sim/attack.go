@@ -1,0 +1,51 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
+)
+
+// noise sends a packet an attacker could make up: from an address of its own
+// or of an honest client's, at one of the numbers it may know or guess.
+func (w *world) noise() {
+	r := w.rand
+	src := netip.AddrFrom4([4]byte{198, 51, 100, byte(1 + r.IntN(8))})
+	t := packet.TupleFrom(netip.AddrPortFrom(src, uint16(40000+r.IntN(20))),
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 10}), serverPort))
+	p := packet.Packet{Tuple: t, Seq: seqnum.Value(r.Uint32()), Ack: seqnum.Value(r.Uint32()), Window: uint16(r.Uint32())}
+	p.Flags = []packet.Flags{
+		packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.FIN | packet.ACK, packet.RST, packet.RST | packet.ACK,
+	}[r.IntN(6)]
+	if p.Flags.Has(packet.SYN) {
+		w.spoofed[t] = true
+	}
+	w.clients.out.send(p)
+}
+
+// inexact sends a RST in the name of a client, inside the server's window and
+// not at its edge: the server challenges it, and holds on.
+func (w *world) inexact() {
+	if len(w.served) == 0 {
+		return
+	}
+	s := w.served[w.rand.IntN(len(w.served))]
+	seq := s.rcvNxt.Add(seqnum.Size(1 + w.rand.IntN(1000)))
+	w.spoofed[s.tuple.Reverse()] = true
+	w.clients.out.send(packet.Packet{Tuple: s.tuple.Reverse(), Seq: seq, Flags: packet.RST})
+}
+
+// every plans do at random times, on average one interval apart.
+func (w *world) every(interval, until time.Duration, r *rand.Rand, do func()) {
+	d := time.Duration(r.ExpFloat64() * float64(interval))
+	if w.clock.now+d > until {
+		return
+	}
+	w.clock.after(d, func() {
+		do()
+		w.every(interval, until, r, do)
+	})
+}
