@@ -26,6 +26,13 @@ const firstQueue = 7400
 // stopTimeout is how long the hooks may take to come out.
 const stopTimeout = 20 * time.Second
 
+// The SYN proxy's handshakes under way are waited for so long when the daemon
+// stops, and looked at so often.
+const (
+	drainTimeout  = 2 * time.Second
+	drainInterval = 10 * time.Millisecond
+)
+
 // daemon is what runs.
 type daemon struct {
 	log     *slog.Logger
@@ -108,6 +115,7 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 		d.log.Info("ready", "rules", len(d.config.Ruleset.Rules()), "queues", queues(d.config), "control", d.config.Daemon.Control)
 		select {
 		case <-ctx.Done():
+			d.drain(failed)
 		case <-failed.Done(): // a loop has ended; its error comes from Wait
 		}
 	}
@@ -117,6 +125,19 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 	d.warnProxied()
 	d.log.Info("stopped")
 	return err
+}
+
+// drain lets the SYN proxy finish the handshakes it has begun, for a while.
+func (d *daemon) drain(ctx context.Context) {
+	d.engine.Drain()
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	for d.engine.Shaking() && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(drainInterval):
+		}
+	}
 }
 
 // warnProxied tells of the sessions whose sequence numbers the kernel still has

@@ -27,6 +27,7 @@ type Engine struct {
 	ruleset  *rules.Ruleset
 	timeouts []conntrack.Timeouts
 	cookies  bool
+	draining atomic.Bool
 	table    *conntrack.Table
 	sources  *conntrack.Sources
 	jar      *synproxy.Jar
@@ -53,6 +54,28 @@ func New(c Config) *Engine {
 		table: conntrack.NewTable(c.States, sources, c.HashSeed), sources: sources,
 		jar: synproxy.NewJar(c.NewerKey, c.OlderKey), servers: synproxy.NewServers(),
 	}
+}
+
+// Drain keeps state where rules say synproxy, from now on: a handshake of the
+// SYN proxy's could not be finished without the engine. Those under way go on;
+// Shaking tells when they are done.
+func (e *Engine) Drain() { e.draining.Store(true) }
+
+// Shaking says whether the SYN proxy has a handshake under way.
+func (e *Engine) Shaking() bool {
+	for i := range e.table.Shards() {
+		if e.shakesIn(i) {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *Engine) shakesIn(i int) (found bool) {
+	sh := e.table.LockShard(i)
+	defer sh.Unlock()
+	sh.Each(func(s *conntrack.State) { found = found || s.ShakingHands() })
+	return found
 }
 
 // Counters are the engine's own; they go on counting.

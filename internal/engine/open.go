@@ -39,7 +39,7 @@ func (v *visit) openSYN() {
 		v.refuse(packet.ReasonBlock)
 	case v.full():
 		v.refuse(packet.ReasonMaxSrcConn)
-	case v.rule.State == rules.Synproxy, v.p.PayloadLen > 0:
+	case v.rule.State == rules.Synproxy && !v.draining.Load(), v.p.PayloadLen > 0:
 		// Data in a SYN (RFC 7413) would reach the application before the
 		// handshake is done, so a kept one is proxied: the client sends it again.
 		v.openProxy()
