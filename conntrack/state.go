@@ -22,6 +22,8 @@ type State struct {
 	ID        uint64
 	Rule      uint32 // number of the rule that made it
 	InDev     uint32 // interface index the first packet came in by
+	ReplyDev  uint32 // that which the server\'s answer came in by; 0: this machine is the server
+	Answered  bool   // ReplyDev means something
 	Created   time.Duration
 	Refreshed time.Duration // the last packet that fitted
 	Src, Dst  Peer
@@ -87,6 +89,16 @@ func (s *State) Closed() bool { return !s.ShakingHands() && min(s.Src.State, s.D
 
 // AwaitsACK says whether a FIN is not acknowledged yet.
 func (s *State) AwaitsACK() bool { return s.Src.State == Closing || s.Dst.State == Closing }
+
+// Answer remembers where the server is, by its answer.
+func (s *State) Answer(p *packet.Packet) { s.ReplyDev, s.Answered = p.InDev, true }
+
+// Forged says whether a packet in the server's name comes from where the
+// clients are and the server is not: a client could end its connection for us
+// alone, and hold more than it may.
+func (s *State) Forged(d Dir, p *packet.Packet) bool {
+	return d == Reply && s.Answered && p.InDev == s.InDev && s.ReplyDev != s.InDev
+}
 
 // ack is the number a packet acknowledges, in the numbers of the side that is
 // acknowledged.
@@ -165,6 +177,9 @@ func (r *Peer) shift() uint8 {
 
 // Track moves the connection on by a packet that fits, at time now.
 func (s *State) Track(d Dir, p *packet.Packet, now time.Duration) {
+	if d == Reply && s.Opening() {
+		s.Answer(p)
+	}
 	from, to := s.peers(d)
 	ack := s.ack(d, p)
 	ackSYN := to.Seen && ack == to.SeqLo

@@ -194,6 +194,7 @@ func (v *visit) join() {
 	s.Src.SeqHi = (h.Client + 1).Add(seqnum.Size(p.Window))
 	s.Dst.SeqHi = s.Dst.SeqLo.Add(seqnum.Size(h.Window))
 	s.SeqDiff = p.Seq.Size(h.ISN)
+	s.Answer(p)
 	s.Offloaded = true
 	s.Refresh(v.now)
 	v.d.Offload = v.create(s)

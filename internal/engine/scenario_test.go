@@ -31,6 +31,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	c S seq=100 win=64240 mss=1460        a packet from the client, port 40000
 //	s SA seq=500 ack=101                  one from the server
 //	c:40001 S seq=100                     another port of the client's
+//	forged R seq=501                      in the server's name, from where clients are
 //	tick                                  what is due without a packet
 //	states                                the table
 //	kernel present                        what the next query finds: present, absent
@@ -230,8 +231,11 @@ func (s *scenario) parse(words []string) (*packet.Packet, error) {
 	}
 	p := &packet.Packet{Conn: packet.ConnEstablished, InName: "eth0", InDev: 2}
 	p.Tuple = packet.TupleFrom(netip.AddrPortFrom(scenarioClient, uint16(n)), scenarioServer)
-	if from == "s" {
+	switch from {
+	case "s":
 		p.Tuple, p.InName, p.InDev = p.Tuple.Reverse(), "eth1", 3
+	case "forged":
+		p.Tuple = p.Tuple.Reverse()
 	}
 	for _, c := range words[1] {
 		p.Flags |= map[rune]packet.Flags{'S': packet.SYN, 'A': packet.ACK, 'F': packet.FIN, 'R': packet.RST, 'P': packet.PSH}[c]

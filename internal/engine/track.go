@@ -10,6 +10,8 @@ import (
 // handshake is not the SYN proxy's any more.
 func (v *visit) track() {
 	switch {
+	case v.state.Forged(v.dir, v.p):
+		v.d.drop(packet.ReasonStateMismatch)
 	case v.serverDenies():
 		v.obeyed()
 	case v.lostByKernel():
