@@ -55,6 +55,7 @@ type Handshake struct {
 	Again    uint8         // SYNs sent because the answer could not be used
 	Window   uint16        // the client's last window, scaled as it will be
 	Asking   bool          // the client has reset a connection that the server may still hold: ask the server at Due,
+	Ending   bool          // its time is over and both sides are being reset
 	Probe    seqnum.Value  // by a segment that acknowledges this, as does its RST if it holds it no more; 0: never asked
 }
 

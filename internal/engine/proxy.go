@@ -210,7 +210,7 @@ func (e *Engine) create(s *conntrack.State) packet.Offload {
 		Op: packet.OffloadCreate, Tuple: s.Tuple, Timeout: e.lifetime(s),
 		SeqDiff: s.SeqDiff, ServerISN: s.Dst.SeqLo - 1,
 		SrcWScale: s.Src.WScale, DstWScale: s.Dst.WScale, HasWScale: s.Src.HasWScale && s.Dst.HasWScale,
-		SACKPermitted: s.Handshake.SACK, Track: s.AwaitsACK(),
+		SACKPermitted: s.Handshake.SACK, Track: s.AwaitsACK() || s.Handshake.Ending,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
 	"nfqfw/synproxy"
 )
 
@@ -26,20 +27,49 @@ const maxAskInterval = time.Minute
 // The kernel may have believed the RST. Its entry begins anew, for the server's
 // connection may live on.
 func (v *visit) askServer() {
-	s, h := v.state, &v.state.Handshake
+	v.d.drop(packet.ReasonDuplicate)
+	v.askHeld(v.shard, v.state, v.p.Seq, v.now, v.d)
+}
+
+// askHeld sends the server a RST with the number seq, and the first question.
+func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Value, now time.Duration, d *Decision) {
+	h := &s.Handshake
 	if h.Probe == 0 {
 		// A number that the client cannot know.
-		h.Probe = v.jar.Bake(s.Tuple, v.p.Seq, packet.Options{}) | 1
+		h.Probe = e.jar.Bake(s.Tuple, seq, packet.Options{}) | 1
 	}
-	h.Tries, h.Due = 0, v.now+askInterval(0)
+	h.Tries, h.Due = 0, now+askInterval(0)
 	if !h.Asking {
 		h.Asking = true
-		v.shard.Wait(s)
+		sh.Wait(s)
 	}
-	v.d.drop(packet.ReasonDuplicate)
-	v.d.Offload = v.create(s)
-	v.d.emit(synproxy.Reset(s.Tuple, v.p.Seq))
-	v.d.emit(probe(s))
+	d.Offload = e.create(s)
+	d.emit(synproxy.Reset(s.Tuple, seq))
+	d.emit(probe(s))
+}
+
+// end resets a connection whose time is over and whose server may still hold
+// it. The numbers are stale: what either side says from now on gives the right
+// ones, and the server is made to say something.
+func (e *Engine) end(sh *conntrack.Shard, s *conntrack.State, now time.Duration, d *Decision) {
+	s.Handshake.Ending = true
+	s.Timeout, s.Refreshed = conntrack.TCPClosed, now
+	e.askHeld(sh, s, s.Src.SeqLo, now, d)
+}
+
+// ends answers a packet of a connection that is being ended: both sides hear a
+// RST with the numbers that the packet shows they expect.
+func (v *visit) ends() {
+	v.d.drop(packet.ReasonStateMismatch)
+	if v.p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
+		return
+	}
+	seq := v.p.Seq
+	if v.dir == conntrack.Reply {
+		seq = seq.Add(v.state.SeqDiff)
+	}
+	v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), v.p.Ack))
+	v.d.emit(synproxy.Reset(v.p.Tuple, seq))
 }
 
 func probe(s *conntrack.State) packet.Segment {

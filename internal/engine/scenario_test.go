@@ -34,6 +34,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	forged R seq=501                      in the server's name, from where clients are
 //	tick                                  what is due without a packet
 //	states                                the table
+//	idle 60                               the answer to a query of tick's for port 40000: seconds
 //	kernel present                        what the next query finds: present, absent
 //
 // A number may be written relative to the last cookie: ack=P+1.
@@ -100,6 +101,13 @@ func (s *scenario) do(line string) {
 		}
 	case "states":
 		s.states()
+	case "idle":
+		seconds, err := strconv.Atoi(words[1])
+		s.must(line, err)
+		var d Decision
+		t := packet.TupleFrom(netip.AddrPortFrom(scenarioClient, 40000), scenarioServer)
+		s.engine.Idle(s.now, t, time.Duration(seconds)*time.Second, s.kernel == packet.KernelPresent, &d)
+		s.print(&d)
 	case "kernel":
 		s.kernel = map[string]packet.Kernel{
 			"present": packet.KernelPresent, "absent": packet.KernelAbsent,

@@ -113,8 +113,13 @@ func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, pre
 		sh.Unlock()
 		return
 	}
-	if present && idle < e.lifetime(s) {
+	if present && idle < e.lifetime(s) && !s.Handshake.Ending {
 		s.Refreshed = max(s.Refreshed, now-idle)
+		sh.Unlock()
+		return
+	}
+	if s.Counts() && !s.Handshake.Ending {
+		e.end(sh, s, now, d)
 		sh.Unlock()
 		return
 	}

@@ -14,6 +14,8 @@ func (v *visit) track() {
 		v.d.drop(packet.ReasonStateMismatch)
 	case v.serverDenies():
 		v.obeyed()
+	case v.state.Handshake.Ending:
+		v.ends()
 	case v.lostByKernel():
 		v.restore()
 	case v.p.Flags.Has(packet.SYN) && !v.state.Opening():

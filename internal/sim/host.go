@@ -205,8 +205,8 @@ func (s *socket) receiveACK(p *packet.Packet) {
 	if !old {
 		s.window = uint32(p.Window)
 	}
-	if s.window > 0 {
-		s.retries = 0
+	if s.wantSend == 0 && !s.closing {
+		s.retries = 0 // an answer to a keepalive
 	}
 	s.acknowledge(p.Ack)
 	fresh := p.Seq == s.rcvNxt
