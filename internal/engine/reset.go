@@ -70,6 +70,7 @@ func (v *visit) ends() {
 	}
 	v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), v.p.Ack))
 	v.d.emit(synproxy.Reset(v.p.Tuple, seq))
+	v.d.emit(probe(v.state))
 }
 
 func probe(s *conntrack.State) packet.Segment {
@@ -106,8 +107,14 @@ func (v *visit) serverDenies() bool {
 // obeyed ends a connection that the client has reset and the server holds no
 // more. The RST is for us only.
 func (v *visit) obeyed() {
+	s := v.state
 	v.advance()
 	v.d.drop(packet.ReasonDuplicate)
 	v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
-	v.state.Offloaded = false
+	s.Offloaded = false
+	if s.Handshake.Ending {
+		// It is not the client that has ended it. If the number is stale, the
+		// client's challenge shows the right one.
+		v.d.emit(synproxy.Reset(s.Tuple.Reverse(), s.Dst.SeqLo.Add(s.SeqDiff)))
+	}
 }

@@ -17,7 +17,8 @@ var timeoutNames = map[TCPState]string{
 
 // Idle is how long the kernel has seen no packet of an entry, at least: it is
 // what has passed of the timeout that the last packet set. While data is not
-// acknowledged that is a shorter one than the state's.
+// acknowledged that is a shorter one than the state's. The kernel tells whole
+// seconds, rounded down.
 func Idle(e Entry) (time.Duration, error) {
 	full, err := timeoutOf(timeoutNames[e.State])
 	if err != nil {
@@ -30,7 +31,7 @@ func Idle(e Entry) (time.Duration, error) {
 	if e.Timeout <= short {
 		full = min(full, short)
 	}
-	return max(full-e.Timeout, 0), nil
+	return max(full-e.Timeout-time.Second, 0), nil
 }
 
 func timeoutOf(name string) (time.Duration, error) {
