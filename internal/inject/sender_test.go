@@ -7,62 +7,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/netnstest"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/seqnum"
 	"nfqfw/internal/wire"
 )
-
-// skip skips a test, which in CI is a failure.
-func skip(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("in CI nothing is skipped: ", why)
-	}
-	t.Skip(why)
-}
-
-// newNetns moves the test's thread into a new network namespace with loopback
-// up. The thread dies with the test, and the namespace with the thread.
-func newNetns(t testing.TB) netns.NsHandle {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		skip(t, "needs root for a network namespace")
-	}
-	runtime.LockOSThread() // never unlocked
-	ns, err := netns.New()
-	if err != nil {
-		skip(t, "no network namespace: "+err.Error())
-	}
-	t.Cleanup(func() { ns.Close() })
-	run(t, "ip link set lo up")
-	return ns
-}
-
-// run runs commands in the thread's namespace.
-func run(t testing.TB, lines ...string) {
-	t.Helper()
-	for _, line := range lines {
-		words := strings.Fields(line)
-		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v: %s", line, err, out)
-		}
-	}
-}
-
-func enter(t testing.TB, ns netns.NsHandle) {
-	t.Helper()
-	if err := netns.Set(ns); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func open(t testing.TB, log *slog.Logger) *Sender {
 	t.Helper()
@@ -161,14 +115,14 @@ var families = []struct {
 // on this machine, whose kernel answers towards the client: out of veth0, where
 // veth1 hears it. Only what carries the mark gets as far as that.
 func TestLoopback(t *testing.T) {
-	newNetns(t)
-	run(t, "ip addr add 192.0.2.10/32 dev lo", "ip -6 addr add 2001:db8::10/128 dev lo nodad",
+	netnstest.New(t)
+	netnstest.Run(t, "ip addr add 192.0.2.10/32 dev lo", "ip -6 addr add 2001:db8::10/128 dev lo nodad",
 		"ip link add veth0 type veth peer veth1", "ip link set veth0 up", "ip link set veth1 up",
 		"ip route add default dev veth0", "ip -6 route add default dev veth0",
 		"ip neigh add 198.51.100.7 lladdr 02:00:00:00:00:01 dev veth0",
 		"ip neigh add 2001:db8:1::7 lladdr 02:00:00:00:00:01 dev veth0")
 	for _, iptables := range []string{"iptables", "ip6tables"} {
-		run(t, iptables+" -w -t raw -A PREROUTING -i lo -p tcp -m mark ! --mark 0x10000000/0xf0000000 -j DROP",
+		netnstest.Run(t, iptables+" -w -t raw -A PREROUTING -i lo -p tcp -m mark ! --mark 0x10000000/0xf0000000 -j DROP",
 			iptables+" -w -t raw -A OUTPUT -m mark --mark 0x10000000/0xf0000000 -j CT --notrack")
 	}
 	out := newCapture(t, "veth1")
@@ -199,20 +153,20 @@ func expectSYNACK(t *testing.T, name string, s *packet.Segment, p packet.Packet)
 // The client's namespace sends SYNs in the name of an address behind it, and
 // sees the server's answers.
 func TestVeth(t *testing.T) {
-	client := newNetns(t)
-	server := newNetns(t)
+	client := netnstest.New(t)
+	server := netnstest.New(t)
 	// A link-local address that is still being checked for duplicates solicits nobody.
-	run(t, "ip link add veth1 type veth peer veth0", "sysctl -qw net.ipv6.conf.veth1.accept_dad=0", fmt.Sprintf("ip link set veth0 netns /proc/%d/fd/%d", os.Getpid(), int(client)),
+	netnstest.Run(t, "ip link add veth1 type veth peer veth0", "sysctl -qw net.ipv6.conf.veth1.accept_dad=0", fmt.Sprintf("ip link set veth0 netns /proc/%d/fd/%d", os.Getpid(), int(client)),
 		"ip addr add 192.0.2.10/24 dev veth1", "ip -6 addr add 2001:db8::10/64 dev veth1 nodad", "ip link set veth1 up",
 		"ip route add 198.51.100.0/24 via 192.0.2.1", "ip -6 route add 2001:db8:1::/64 via 2001:db8::1")
-	enter(t, client)
-	run(t, "sysctl -qw net.ipv6.conf.veth0.accept_dad=0", "ip addr add 192.0.2.1/24 dev veth0", "ip -6 addr add 2001:db8::1/64 dev veth0 nodad", "ip link set veth0 up")
+	netnstest.Enter(t, client)
+	netnstest.Run(t, "sysctl -qw net.ipv6.conf.veth0.accept_dad=0", "ip addr add 192.0.2.1/24 dev veth0", "ip -6 addr add 2001:db8::1/64 dev veth0 nodad", "ip link set veth0 up")
 	in := newCapture(t, "veth0")
 	s := open(t, discard())
 	for _, f := range families {
-		enter(t, server)
+		netnstest.Enter(t, server)
 		port := listen(t, f.bind)
-		enter(t, client)
+		netnstest.Enter(t, client)
 		segment := syn(f.client, f.server, port)
 		segment.SrcPort = f.port
 		s.Add(&segment)
@@ -226,7 +180,7 @@ func TestVeth(t *testing.T) {
 
 // TestOrderAndChecksums sends more than fits into a batch.
 func TestOrderAndChecksums(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	in := newCapture(t, "lo")
 	s := open(t, discard())
 	const n = 3*capacity + 1
@@ -257,8 +211,8 @@ func TestOrderAndChecksums(t *testing.T) {
 // TestOneBadDestination: a segment without a route, and one that a rule drops,
 // cost no other.
 func TestOneBadDestination(t *testing.T) {
-	newNetns(t)
-	run(t, "iptables -w -A OUTPUT -d 127.0.0.9 -j DROP")
+	netnstest.New(t)
+	netnstest.Run(t, "iptables -w -A OUTPUT -d 127.0.0.9 -j DROP")
 	in := newCapture(t, "lo")
 	var log bytes.Buffer
 	s := open(t, slog.New(slog.NewTextHandler(&log, nil)))
@@ -285,7 +239,7 @@ func TestOneBadDestination(t *testing.T) {
 }
 
 func TestAllocations(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	s := open(t, discard())
 	four, six := syn("127.0.0.1", "127.0.0.1", 9), syn("::1", "::1", 9)
 	if n := testing.AllocsPerRun(100, func() { s.Add(&four); s.Add(&six); s.Flush() }); n != 0 {
@@ -294,7 +248,7 @@ func TestAllocations(t *testing.T) {
 }
 
 func TestWithoutIPv6(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	s := open(t, discard())
 	unix.Close(s.ipv6.fd)
 	s.ipv6.fd = -1
@@ -307,8 +261,8 @@ func TestWithoutIPv6(t *testing.T) {
 }
 
 func BenchmarkFlush(b *testing.B) {
-	newNetns(b)
-	run(b, "iptables -w -t raw -A PREROUTING -j DROP")
+	netnstest.New(b)
+	netnstest.Run(b, "iptables -w -t raw -A PREROUTING -j DROP")
 	s := open(b, discard())
 	segment := syn("127.0.0.1", "127.0.0.1", 9)
 	b.ReportAllocs()

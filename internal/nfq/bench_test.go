@@ -7,15 +7,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/netnstest"
 	"nfqfw/internal/packet"
 )
 
 // BenchmarkFlood measures how many packets a second are judged and dropped
 // while another thread sends as fast as it can over loopback.
 func BenchmarkFlood(b *testing.B) {
-	inNetns(b)
+	netnstest.New(b)
 	client, _ := udpPair(b)
-	run(b, "iptables -w -t raw -A PREROUTING -i lo -p udp -j NFQUEUE --queue-num 7")
+	netnstest.Run(b, "iptables -w -t raw -A PREROUTING -i lo -p udp -j NFQUEUE --queue-num 7")
 	q := start(b, Default(), judge{handle: func(m *Message) { m.Answer(packet.Drop, 0) }})
 	raw, err := client.SyscallConn()
 	if err != nil {
@@ -50,10 +51,10 @@ func BenchmarkRoundTrip(b *testing.B) {
 	for _, queued := range []bool{false, true} {
 		name := map[bool]string{false: "direct", true: "queued"}[queued]
 		b.Run(name, func(b *testing.B) {
-			inNetns(b)
+			netnstest.New(b)
 			client, server := udpPair(b)
 			if queued {
-				run(b, queueUDP)
+				netnstest.Run(b, queueUDP)
 				start(b, Default(), judge{handle: pass})
 			}
 			out, in := blocking(b, client), blocking(b, server)

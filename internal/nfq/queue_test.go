@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"nfqfw/internal/netnstest"
 	"nfqfw/internal/packet"
 )
 
@@ -96,9 +97,9 @@ func number(m *Message) int { return int(binary.BigEndian.Uint32(m.Payload[28:])
 const queueUDP = "iptables -w -A OUTPUT -p udp -j NFQUEUE --queue-num 7"
 
 func TestPassesEveryPacket(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	client, server := udpPair(t)
-	run(t, queueUDP)
+	netnstest.Run(t, queueUDP)
 	q := start(t, Default(), judge{handle: pass})
 	const n = 10_000
 	if got := sendNumbers(t, client, server, n); len(got) != n {
@@ -115,14 +116,14 @@ func TestPassesEveryPacket(t *testing.T) {
 }
 
 func TestMixedVerdictsAndMarks(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	client, server := udpPair(t)
-	run(t, "iptables -w -t mangle -A OUTPUT -p udp -j MARK --set-mark 0x80000005")
-	run(t, queueUDP)
+	netnstest.Run(t, "iptables -w -t mangle -A OUTPUT -p udp -j MARK --set-mark 0x80000005")
+	netnstest.Run(t, queueUDP)
 	// Count what comes out by mark, the user's bits included.
-	run(t, "iptables -w -A INPUT -p udp -m mark --mark 0x20000005 -j ACCEPT")
-	run(t, "iptables -w -A INPUT -p udp -m mark --mark 0x00000005 -j ACCEPT")
-	run(t, "iptables -w -A INPUT -p udp -j DROP")
+	netnstest.Run(t, "iptables -w -A INPUT -p udp -m mark --mark 0x20000005 -j ACCEPT")
+	netnstest.Run(t, "iptables -w -A INPUT -p udp -m mark --mark 0x00000005 -j ACCEPT")
+	netnstest.Run(t, "iptables -w -A INPUT -p udp -j DROP")
 	var wrong sync.Map
 	start(t, Default(), judge{handle: func(m *Message) {
 		if m.Mark != 0x80000005 || m.OutDev != 1 || m.InDev != 0 || m.Hook != 3 || m.Total != 32 {
@@ -139,16 +140,16 @@ func TestMixedVerdictsAndMarks(t *testing.T) {
 		t.Errorf("%d packets arrived, want 200", len(got))
 	}
 	wrong.Range(func(m, _ any) bool { t.Error(m); return false })
-	rules := run(t, "iptables -w -nvxL INPUT")
+	rules := netnstest.Run(t, "iptables -w -nvxL INPUT")
 	if strings.Count(rules, "     100     3200 ACCEPT") != 2 || !strings.Contains(rules, "       0        0 DROP") {
 		t.Error(rules)
 	}
 }
 
 func TestLongPacketIsCut(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	client, server := udpPair(t)
-	run(t, queueUDP)
+	netnstest.Run(t, queueUDP)
 	seen := make(chan [2]int, 1)
 	start(t, Default(), judge{handle: func(m *Message) { seen <- [2]int{len(m.Payload), m.Total}; pass(m) }})
 	_, _ = client.Write(make([]byte, 1000))
@@ -162,9 +163,9 @@ func TestLongPacketIsCut(t *testing.T) {
 }
 
 func TestPanicIsAnswered(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	client, server := udpPair(t)
-	run(t, queueUDP)
+	netnstest.Run(t, queueUDP)
 	var log lockedBuffer
 	c := Default()
 	c.Batch = 1
@@ -210,9 +211,9 @@ func (l *lockedBuffer) String() string {
 }
 
 func TestFlushBeforeVerdicts(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	client, server := udpPair(t)
-	run(t, queueUDP)
+	netnstest.Run(t, queueUDP)
 	flushed := make(chan int, 1)
 	start(t, Default(), judge{handle: pass, flush: func() {
 		_ = server.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
@@ -226,7 +227,7 @@ func TestFlushBeforeVerdicts(t *testing.T) {
 }
 
 func TestOpenTaken(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	start(t, Default(), judge{handle: pass})
 	c := Default()
 	c.Number = 7
@@ -241,7 +242,7 @@ func TestOpenTaken(t *testing.T) {
 }
 
 func TestCancelIsQuick(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	before := runtime.NumGoroutine()
 	for range 20 {
 		c := Default()
@@ -279,7 +280,7 @@ func TestCancelIsQuick(t *testing.T) {
 }
 
 func TestCloseWithoutRun(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	c := Default()
 	c.Number = 7
 	q, err := Open(c)
@@ -295,7 +296,7 @@ func TestCloseWithoutRun(t *testing.T) {
 }
 
 func TestCancelledBeforeRun(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	c := Default()
 	c.Number = 7
 	q, err := Open(c)
@@ -313,9 +314,9 @@ func TestCancelledBeforeRun(t *testing.T) {
 // TestOpenAndStopUnderLoad opens and stops the queue again and again while
 // packets keep coming.
 func TestOpenAndStopUnderLoad(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	client, _ := udpPair(t)
-	run(t, queueUDP)
+	netnstest.Run(t, queueUDP)
 	stop := make(chan struct{})
 	var sender sync.WaitGroup
 	sender.Go(func() {
@@ -369,9 +370,9 @@ func TestOpenAndStopUnderLoad(t *testing.T) {
 
 // TestAllocations counts over some thousand packets, the sender's included.
 func TestAllocations(t *testing.T) {
-	inNetns(t)
+	netnstest.New(t)
 	client, server := udpPair(t)
-	run(t, queueUDP)
+	netnstest.Run(t, queueUDP)
 	q := start(t, Default(), judge{handle: pass})
 	b := make([]byte, 4)
 	roundTrip := func() {

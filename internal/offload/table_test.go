@@ -5,58 +5,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ti-mo/conntrack"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/netnstest"
 	"nfqfw/internal/packet"
 )
-
-// skip skips a test, which in CI is a failure.
-func skip(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("in CI nothing is skipped: ", why)
-	}
-	t.Skip(why)
-}
-
-// newNetns moves the test's thread into a new network namespace with loopback
-// up. The thread dies with the test, and the namespace with the thread.
-func newNetns(t testing.TB) netns.NsHandle {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		skip(t, "needs root for a network namespace")
-	}
-	runtime.LockOSThread() // never unlocked
-	ns, err := netns.New()
-	if err != nil {
-		skip(t, "no network namespace: "+err.Error())
-	}
-	t.Cleanup(func() { ns.Close() })
-	run(t, "ip link set lo up")
-	return ns
-}
-
-// run runs commands in the thread's namespace and returns the output of the last.
-func run(t testing.TB, lines ...string) (out string) {
-	t.Helper()
-	for _, line := range lines {
-		words := strings.Fields(line)
-		b, err := exec.Command(words[0], words[1:]...).CombinedOutput()
-		if out = string(b); err != nil {
-			t.Fatalf("%s: %v: %s", line, err, out)
-		}
-	}
-	return out
-}
 
 func open(t testing.TB) *Table {
 	t.Helper()
@@ -114,7 +72,7 @@ func dump(t testing.TB) []conntrack.Flow {
 func TestCreateIsWhatOthersRead(t *testing.T) {
 	for _, tuple := range tuples {
 		t.Run(tuple.String(), func(t *testing.T) {
-			newNetns(t)
+			netnstest.New(t)
 			table := open(t)
 			mustCreate(t, table, order(tuple))
 			flows := dump(t)
@@ -144,7 +102,7 @@ func TestCreateIsWhatOthersRead(t *testing.T) {
 }
 
 func TestCreatePlain(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	table := open(t)
 	mustCreate(t, table, packet.Offload{Tuple: tuples[0], Timeout: time.Millisecond})
 	f := dump(t)[0]
@@ -154,7 +112,7 @@ func TestCreatePlain(t *testing.T) {
 }
 
 func TestCreateReplaces(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	table := open(t)
 	for i, old := range []packet.Tuple{tuples[0], tuples[0].Reverse()} {
 		mustCreate(t, table, packet.Offload{Tuple: old, Timeout: time.Minute})
@@ -173,10 +131,10 @@ func TestCreateReplaces(t *testing.T) {
 
 // TestCreateReplacesReply: another entry answers to the reply tuple.
 func TestCreateReplacesReply(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	table := open(t)
 	other := tuple("203.0.113.1:1", "192.0.2.10:80")
-	run(t, "conntrack -I -p tcp -s 203.0.113.1 -d 192.0.2.10 --sport 1 --dport 80 "+
+	netnstest.Run(t, "conntrack -I -p tcp -s 203.0.113.1 -d 192.0.2.10 --sport 1 --dport 80 "+
 		"-r 192.0.2.10 -q 198.51.100.7 --reply-port-src 80 --reply-port-dst 51000 --timeout 60 --state ESTABLISHED")
 	mustCreate(t, table, order(tuples[0]))
 	if k, _, err := table.Query(other); k != packet.KernelAbsent || err != nil {
@@ -185,7 +143,7 @@ func TestCreateReplacesReply(t *testing.T) {
 }
 
 func TestDelete(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	table := open(t)
 	for _, tuple := range tuples {
 		mustCreate(t, table, order(tuple))
@@ -204,12 +162,12 @@ func TestDelete(t *testing.T) {
 }
 
 func TestCreateFailed(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	table := open(t)
 	o := order(tuples[0])
 	o.Tuple.Dst = tuples[1].Dst // of the other family
 	if err := table.Create(&o); err == nil {
-		run(t, "conntrack -F")
+		netnstest.Run(t, "conntrack -F")
 	}
 	mustCreate(t, table, order(tuples[0])) // answers are still matched
 	unix.Close(table.socket.fd)
@@ -220,7 +178,7 @@ func TestCreateFailed(t *testing.T) {
 }
 
 func TestStaleAnswer(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	table := open(t)
 	// A request whose answer nobody fetches.
 	table.out.begin(msgDelete, unix.NLM_F_ACK, table.socket.next(), unix.AF_INET)
@@ -235,7 +193,7 @@ func TestStaleAnswer(t *testing.T) {
 }
 
 func TestSetAccounting(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	for _, step := range []struct{ set, was bool }{{true, false}, {true, true}, {false, true}, {false, false}} {
 		if was, err := SetAccounting(step.set); was != step.was || err != nil {
 			t.Errorf("%+v: was %v, %v", step, was, err)
@@ -244,7 +202,7 @@ func TestSetAccounting(t *testing.T) {
 }
 
 func TestAllocations(t *testing.T) {
-	newNetns(t)
+	netnstest.New(t)
 	table := open(t)
 	o := order(tuples[1])
 	if n := testing.AllocsPerRun(100, func() {
@@ -279,7 +237,7 @@ func FuzzEntry(f *testing.F) {
 }
 
 func BenchmarkCreate(b *testing.B) {
-	newNetns(b)
+	netnstest.New(b)
 	table := open(b)
 	o := order(tuples[0])
 	o.Timeout = time.Minute
@@ -291,7 +249,7 @@ func BenchmarkCreate(b *testing.B) {
 		mustCreate(b, table, o)
 		if i++; i%10_000 == 0 { // under nf_conntrack_max
 			b.StopTimer()
-			run(b, "conntrack -F")
+			netnstest.Run(b, "conntrack -F")
 			b.StartTimer()
 		}
 	}
@@ -299,7 +257,7 @@ func BenchmarkCreate(b *testing.B) {
 }
 
 func BenchmarkQuery(b *testing.B) {
-	newNetns(b)
+	netnstest.New(b)
 	table := open(b)
 	mustCreate(b, table, order(tuples[0]))
 	b.ReportAllocs()

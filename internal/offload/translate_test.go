@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/netnstest"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/seqnum"
 	"nfqfw/internal/wire"
@@ -26,14 +26,14 @@ import (
 // answers for it. Neither side's SYN is tracked, as neither is where the SYN
 // proxy answers it.
 func TestTranslate(t *testing.T) {
-	client := newNetns(t)
-	server := newNetns(t)
-	run(t, "ip link add veth1 type veth peer veth0", "sysctl -qw net.ipv6.conf.veth1.accept_dad=0",
+	client := netnstest.New(t)
+	server := netnstest.New(t)
+	netnstest.Run(t, "ip link add veth1 type veth peer veth0", "sysctl -qw net.ipv6.conf.veth1.accept_dad=0",
 		fmt.Sprintf("ip link set veth0 netns /proc/%d/fd/%d", os.Getpid(), int(client)),
 		"ip addr add 192.0.2.10/24 dev veth1", "ip -6 addr add 2001:db8::10/64 dev veth1 nodad", "ip link set veth1 up",
 		"ip route add 198.51.100.0/24 via 192.0.2.1", "ip -6 route add 2001:db8:1::/64 via 2001:db8::1")
 	for _, iptables := range []string{"iptables", "ip6tables"} {
-		run(t, iptables+" -w -t raw -A PREROUTING -p tcp --tcp-flags SYN SYN -j CT --notrack",
+		netnstest.Run(t, iptables+" -w -t raw -A PREROUTING -p tcp --tcp-flags SYN SYN -j CT --notrack",
 			iptables+" -w -t raw -A OUTPUT -p tcp --tcp-flags SYN SYN -j CT --notrack",
 			iptables+" -w -t mangle -A PREROUTING -p tcp -m conntrack --ctstate NEW,INVALID -j DROP")
 	}
@@ -41,17 +41,17 @@ func TestTranslate(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := open(t)
-	enter(t, client)
-	run(t, "sysctl -qw net.ipv6.conf.veth0.accept_dad=0", "ip addr add 192.0.2.1/24 dev veth0",
+	netnstest.Enter(t, client)
+	netnstest.Run(t, "sysctl -qw net.ipv6.conf.veth0.accept_dad=0", "ip addr add 192.0.2.1/24 dev veth0",
 		"ip -6 addr add 2001:db8::1/64 dev veth0 nodad", "ip link set veth0 up")
 	for i, addresses := range [][2]string{{"198.51.100.7", "192.0.2.10"}, {"2001:db8:1::7", "2001:db8::10"}} {
 		for j, diff := range []seqnum.Size{1, 0x12345678, 0xffffffff} {
-			enter(t, server)
+			netnstest.Enter(t, server)
 			listener, err := net.Listen("tcp", net.JoinHostPort(addresses[1], "0"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			enter(t, client)
+			netnstest.Enter(t, client)
 			peer := newPeer(t, addresses, uint16(51000+10*i+j), listener)
 			translate(t, peer, table, listener, diff)
 			listener.Close()
@@ -110,13 +110,6 @@ func waitClosed(t *testing.T, table *Table, tuple packet.Tuple) (packet.Kernel, 
 		time.Sleep(10 * time.Millisecond)
 	}
 	return k, e
-}
-
-func enter(t testing.TB, ns netns.NsHandle) {
-	t.Helper()
-	if err := netns.Set(ns); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // peer is the client: a raw socket to send, a packet socket to hear.
