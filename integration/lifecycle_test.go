@@ -125,7 +125,7 @@ func TestStopLeavesNothing(t *testing.T) {
 	if _, err := os.Lstat(f.socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the control socket is left: %v", err)
 	}
-	log := strings.Replace(f.Log(), `level=WARN msg="proxied sessions stay open; unless another rule uses conntrack they stand still until nfqfw is back" sessions=3`, "", 1)
+	log := strings.Replace(f.Log(), `level=WARN msg="proxied connections stay open; unless another rule uses conntrack they stand still until nfqfw is back" connections=3`, "", 1)
 	if log == f.Log() || strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") || strings.Contains(log, "nfqfw:") {
 		t.Errorf("one warning, of proxied sessions, was to be logged:\n%s", f.Log())
 	}

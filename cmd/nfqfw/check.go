@@ -6,6 +6,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
+func countRules(n int) string {
+	switch n {
+	case 0:
+		return "no rules: everything passes"
+	case 1:
+		return "1 rule"
+	}
+	return fmt.Sprintf("%d rules", n)
+}
+
 func newCheck() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
@@ -17,7 +27,7 @@ func newCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d rules\n", path, len(c.Ruleset.Rules()))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", path, countRules(len(c.Ruleset.Rules())))
 			return err
 		}),
 	}

@@ -19,7 +19,7 @@ const maxConfig = 16 << 20
 
 // configFlag adds -c FILE, without which the command is misused.
 func configFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "config", "c", "", "the configuration file (TOML)")
+	cmd.Flags().StringVarP(path, "config", "c", "", "the configuration `FILE` (TOML)")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if *path == "" {
 			return misuse(cmd, "no configuration file given (-c FILE)")

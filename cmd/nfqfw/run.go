@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -18,14 +19,23 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Be the firewall, in the foreground, until SIGTERM",
-		Args:  noArgs,
+		Long: `Be the firewall, in the foreground, until SIGTERM or Ctrl-C. Needs root.
+
+It puts chains of its own, named NFQFW-..., into the tables raw and mangle of
+iptables and ip6tables, and takes them away when it stops; "nfqfw hooks" prints
+them. It has the kernel count the traffic of connections meanwhile
+(net.netfilter.nf_conntrack_acct).`,
+		Example: "  nfqfw run -c /etc/nfqfw.toml",
+		Args:    noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
 			c, err := readConfig(path)
 			if err != nil {
 				return err
 			}
 			if socket != "" {
-				c.Daemon.Control = socket
+				if c.Daemon.Control, err = filepath.Abs(socket); err != nil {
+					return err
+				}
 			}
 			log := newLog(cmd.ErrOrStderr(), debug)
 			ctx, cancel := context.WithCancel(cmd.Context())

@@ -108,6 +108,7 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 		stop()
 		return errors.Join(err, group.Wait())
 	}
+	d.warnInterfaces()
 	err := h.Install(ctx)
 	if err == nil {
 		// Whoever gets an answer knows that the hooks are in.
@@ -127,6 +128,18 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 	return err
 }
 
+// warnInterfaces tells of interfaces that rules name and that do not exist. They
+// may come later, or be misspelt, and then nothing is limited.
+func (d *daemon) warnInterfaces() {
+	for _, r := range d.config.Ruleset.Rules() {
+		for _, name := range r.On {
+			if !d.names.exists(name) {
+				d.log.Warn("no such interface; what comes in by others passes untouched", "rule", r.Name, "interface", name)
+			}
+		}
+	}
+}
+
 // drain lets the SYN proxy finish the handshakes it has begun, for a while.
 func (d *daemon) drain(ctx context.Context) {
 	d.engine.Drain()
@@ -140,19 +153,19 @@ func (d *daemon) drain(ctx context.Context) {
 	}
 }
 
-// warnProxied tells of the sessions whose sequence numbers the kernel still has
+// warnProxied tells of the connections whose sequence numbers the kernel still has
 // to translate: it does so only as long as some rule in the network namespace
 // makes use of conntrack, and ours are gone.
 func (d *daemon) warnProxied() {
 	n := 0
 	_ = d.engine.States(d.now(), func(l *engine.Listed) error {
-		if l.Proxied && l.Offloaded {
+		if l.Proxied && l.Offloaded && !l.Closed() {
 			n++
 		}
 		return nil
 	})
 	if n > 0 {
-		d.log.Warn("proxied sessions stay open; unless another rule uses conntrack they stand still until nfqfw is back", "sessions", n)
+		d.log.Warn("proxied connections stay open; unless another rule uses conntrack they stand still until nfqfw is back", "connections", n)
 	}
 }
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"maps"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -34,6 +35,13 @@ func (n *interfaceNames) name(index uint32) string {
 		n.mu.RUnlock()
 	}
 	return name
+}
+
+// exists says whether there is an interface of that name.
+func (n *interfaceNames) exists(name string) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return slices.Contains(slices.Collect(maps.Values(n.names)), name)
 }
 
 // refresh asks the kernel: an interface may have been renamed. What the kernel

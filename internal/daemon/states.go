@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/control"
@@ -61,7 +62,7 @@ func (d *daemon) listed(l *engine.Listed) *control.State {
 		Source: listedPeer(&l.Src, 0), Dest: listedPeer(&l.Dst, uint32(l.SeqDiff)),
 		State: l.Dst.State.String() + ":" + l.Src.State.String(), Counts: l.Counting, Proxied: l.Proxied,
 		Rule: l.RuleName, Number: l.Rule, Timeout: l.Timeout.String(),
-		Age: l.Age.Seconds(), Expires: l.ExpiresIn.Seconds(),
+		Age: l.Age.Round(time.Millisecond).Seconds(), Expires: l.ExpiresIn.Round(time.Millisecond).Seconds(),
 	}
 	if l.ShakingHands() {
 		s.State = l.Src.State.String()

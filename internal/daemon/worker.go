@@ -94,6 +94,7 @@ type worker struct {
 	decoder  *wire.Decoder
 	packet   packet.Packet
 	decision engine.Decision
+	unlogged int // drops since the last line about one
 }
 
 func (d *daemon) newWorker(number uint16) (*worker, error) {
@@ -120,7 +121,8 @@ func (w *worker) run(ctx context.Context) error {
 func (w *worker) Handle(m *nfq.Message) {
 	if r := w.decode(m); r != packet.ReasonMatch {
 		w.engine.Counters().Reasons[r].Add(1)
-		w.logDrop(r)
+		w.decision = engine.Decision{Reason: r}
+		w.logDrop()
 		return // not answered is dropped
 	}
 	d, p, now := &w.decision, &w.packet, w.now()
@@ -132,7 +134,7 @@ func (w *worker) Handle(m *nfq.Message) {
 	w.carryOut(d)
 	m.Answer(d.Verdict, d.Mark)
 	if d.Verdict == packet.Drop && d.Reason != packet.ReasonSynproxy {
-		w.logDrop(d.Reason)
+		w.logDrop()
 	}
 }
 
@@ -164,17 +166,29 @@ func (w *worker) query(t packet.Tuple) packet.Kernel {
 }
 
 // logDrop tells of refusals, and with --debug of every dropped packet; the
-// limiter comes before any formatting.
-func (w *worker) logDrop(r packet.Reason) {
+// limiter comes before any formatting, and the next line says what it held back.
+func (w *worker) logDrop() {
+	d := &w.decision
 	level := slog.LevelDebug
-	if r == packet.ReasonMaxSrcConn || r == packet.ReasonSrcLimit || r == packet.ReasonMemory {
+	if d.Reason == packet.ReasonMaxSrcConn || d.Reason == packet.ReasonSrcLimit || d.Reason == packet.ReasonMemory {
 		level = slog.LevelInfo
 	}
 	if !w.log.Enabled(context.Background(), level) {
 		return
 	}
+	w.unlogged++
 	w.refused.Do(func() {
-		w.log.Log(context.Background(), level, "dropped", "reason", r, "tuple", w.packet.Tuple, "flags", w.packet.Flags,
-			"rule", w.decision.Rule, "slots", w.decision.Slots, "limit", w.decision.Limit)
+		attrs := []any{"reason", d.Reason, "tuple", w.packet.Tuple, "flags", w.packet.Flags}
+		if d.Rule != "" {
+			attrs = append(attrs, "rule", d.Rule)
+		}
+		if d.Limit > 0 {
+			attrs = append(attrs, "connections", d.Slots, "limit", d.Limit)
+		}
+		if w.unlogged > 1 {
+			attrs = append(attrs, "not_logged_before", w.unlogged-1)
+		}
+		w.log.Log(context.Background(), level, "dropped", attrs...)
+		w.unlogged = 0
 	})
 }

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -204,12 +205,13 @@ func (q *Queue) closeOnce() error {
 }
 
 // libraryLog gives go-nfqueue's messages to slog. All are of the beginning and
-// the end, and what matters comes back as an error, too.
+// the end, and what matters comes back as an error, too. That the library cannot
+// unbind the queue is none: the socket is closed then, and the queue with it.
 type libraryLog struct{ log *slog.Logger }
 
 func (l libraryLog) Debugf(format string, args ...any) { l.Errorf(format, args...) }
 func (l libraryLog) Errorf(format string, args ...any) {
-	if l.log.Enabled(context.Background(), slog.LevelDebug) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) && !strings.Contains(format, "unbind") {
 		l.log.Debug("go-nfqueue", "message", fmt.Sprintf(format, args...))
 	}
 }
