@@ -7,21 +7,30 @@ import (
 	"nfqfw/internal/packet"
 )
 
-// hash spreads keys over shards. It is seeded, as clients choose their tuples,
+// hasher spreads keys over shards. It is seeded, as clients choose their tuples,
 // and our own rather than the library's, whose seed cannot be chosen: a
-// simulation must take the same turns each time. It is wyhash's mixing step
-// over the words of the key.
-type hash uint64
+// simulation must take the same turns each time. It is wyhash's mixing step over
+// the words of the key; both factors have a secret part, so that nobody can make
+// one of them zero.
+type hasher struct{ start, secret uint64 }
 
-func (h hash) word(w uint64) hash {
-	high, low := bits.Mul64(uint64(h)^0xa0761d6478bd642f, w^0xe7037ed1a0b428db)
-	return hash(high ^ low)
+func newHasher(seed uint64) hasher {
+	h := hasher{start: seed, secret: 0xe7037ed1a0b428db}
+	return hasher{start: seed, secret: h.mix(seed, 0x8ebc6af09c88c6e3) | 1}
 }
 
-func (h hash) addr(a *packet.Addr) hash {
-	return h.word(binary.LittleEndian.Uint64(a[:8])).word(binary.LittleEndian.Uint64(a[8:]))
+func (h hasher) mix(sum, word uint64) uint64 {
+	high, low := bits.Mul64(sum^0xa0761d6478bd642f, word^h.secret)
+	return high ^ low
 }
 
-func (h hash) key(k *packet.Key) uint64 {
-	return uint64(h.addr(&k.Src).addr(&k.Dst).word(uint64(k.SrcPort)<<16 | uint64(k.DstPort)))
+func (h hasher) mixAddr(sum uint64, a *packet.Addr) uint64 {
+	return h.mix(h.mix(sum, binary.LittleEndian.Uint64(a[:8])), binary.LittleEndian.Uint64(a[8:]))
+}
+
+func (h hasher) addr(a *packet.Addr) uint64 { return h.mixAddr(h.start, a) }
+
+func (h hasher) key(k *packet.Key) uint64 {
+	sum := h.mixAddr(h.mixAddr(h.start, &k.Src), &k.Dst)
+	return h.mix(sum, uint64(k.SrcPort)<<16|uint64(k.DstPort))
 }

@@ -32,7 +32,7 @@ func (s *Source) Slots() int { return int(s.slots.Load()) }
 func (s *Source) reserve(limit uint32) bool {
 	for {
 		n := s.slots.Load()
-		if n >= int32(limit) {
+		if int64(n) >= int64(limit) {
 			return false
 		}
 		if s.slots.CompareAndSwap(n, n+1) {
@@ -51,7 +51,7 @@ const sourceShards = 32
 type Sources struct {
 	limit  int
 	count  atomic.Int64
-	hash   hash
+	hash   hasher
 	shards [sourceShards]sourceShard
 }
 
@@ -64,7 +64,7 @@ type sourceShard struct {
 // NewSources makes an empty set that tracks at most limit sources. The seed is
 // random, and is to be kept from clients.
 func NewSources(limit int, seed uint64) *Sources {
-	t := &Sources{limit: limit, hash: hash(seed)}
+	t := &Sources{limit: limit, hash: newHasher(seed)}
 	for i := range t.shards {
 		t.shards[i].sources = make(map[SourceKey]*Source)
 	}
@@ -76,7 +76,7 @@ func (t *Sources) Len() int { return int(t.count.Load()) }
 
 func (t *Sources) shard(k SourceKey) *sourceShard {
 	a := packet.AddrFrom(k.Prefix.Addr())
-	return &t.shards[uint64(t.hash.addr(&a))%sourceShards]
+	return &t.shards[t.hash.addr(&a)%sourceShards]
 }
 
 // Acquire finds or makes a source and holds it; Drop lets it go.

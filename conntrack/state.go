@@ -22,7 +22,7 @@ type State struct {
 	ID        uint64
 	Rule      uint32 // number of the rule that made it
 	InDev     uint32 // interface index the first packet came in by
-	ReplyDev  uint32 // that which the server\'s answer came in by; 0: this machine is the server
+	ReplyDev  uint32 // that which the server's answer came in by; 0: this machine is the server
 	Answered  bool   // ReplyDev means something
 	Created   time.Duration
 	Refreshed time.Duration // the last packet that fitted
@@ -54,9 +54,9 @@ type Handshake struct {
 	Tries    uint8         // SYNs sent to the server because the last was not answered
 	Again    uint8         // SYNs sent because the answer could not be used
 	Window   uint16        // the client's last window, scaled as it will be
-	Asking   bool          // the client has reset a connection that the server may still hold: ask the server at Due,
-	Ending   bool          // its time is over and both sides are being reset
-	Probe    seqnum.Value  // by a segment that acknowledges this, as does its RST if it holds it no more; 0: never asked
+	Asking   bool          // the server may still hold what the client has reset: ask it at Due,
+	Probe    seqnum.Value  // by a segment that acknowledges this, as does its RST if it does not; 0: never asked
+	Ending   bool          // the connection's time is over and both sides are being reset
 }
 
 // New is the state of a connection whose first packet is the SYN p.
@@ -94,11 +94,12 @@ func (s *State) AwaitsACK() bool { return s.Src.State == Closing || s.Dst.State 
 // Answer remembers where the server is, by its answer.
 func (s *State) Answer(p *packet.Packet) { s.ReplyDev, s.Answered = p.InDev, true }
 
-// Forged says whether a packet in the server's name comes from where the
-// clients are and the server is not: a client could end its connection for us
-// alone, and hold more than it may.
+// Forged says whether a packet in the server's name comes from where its client
+// is, or in by any interface if the server is this machine: a client could end
+// its connection for us alone, and hold more than it may.
 func (s *State) Forged(d Dir, p *packet.Packet) bool {
-	return d == Reply && s.Answered && p.InDev == s.InDev && s.ReplyDev != s.InDev
+	elsewhere := d == Reply && s.Answered && p.InDev != s.ReplyDev
+	return elsewhere && (s.ReplyDev == 0 || p.InDev == s.InDev)
 }
 
 // ack is the number a packet acknowledges, in the numbers of the side that is
@@ -131,6 +132,9 @@ func (s *State) Fits(d Dir, p *packet.Packet) bool {
 	if !s.Opening() {
 		return true
 	}
+	if s.unanswered(d, p) || p.Flags.Has(packet.SYN) && p.OpensFast() {
+		return false
+	}
 	from, to := s.peers(d)
 	if p.Flags.Has(packet.ACK) && s.AcksOlder(d, p) {
 		return false
@@ -139,6 +143,12 @@ func (s *State) Fits(d Dir, p *packet.Packet) bool {
 		return s.fitsRST(from, to, p)
 	}
 	return !from.Seen || from.inWindow(p, to)
+}
+
+// unanswered says whether the client goes on before its server has answered, as
+// far as was seen. What it sends could complete a handshake nobody watches.
+func (s *State) unanswered(d Dir, p *packet.Packet) bool {
+	return d == Original && s.Dst.State == Closed && !p.Flags.Any(packet.SYN|packet.RST)
 }
 
 // AcksOlder says whether the other side's SYN is outstanding and a packet

@@ -21,7 +21,7 @@ type Table struct {
 	limit   int
 	count   atomic.Int64
 	lastID  atomic.Uint64
-	hash    hash
+	hash    hasher
 	sources *Sources
 	shards  [tableShards]Shard
 }
@@ -34,15 +34,21 @@ type Shard struct {
 	index   map[packet.Key]uint32 // into states
 	states  []State               // a zero ID marks a free place
 	free    []uint32
-	waiting []packet.Key // states with a Handshake.Due; a re-used key may stand here twice
-	_       [64]byte     // no two shards' locks in one cache line
+	waiting []waiting // states with a Handshake.Due
+	_       [64]byte  // no two shards' locks in one cache line
+}
+
+// waiting names a state. A key alone would also name those that came after it.
+type waiting struct {
+	key packet.Key
+	id  uint64
 }
 
 // NewTable makes an empty table for at most limit states, whose sources are
 // let go when the last state of theirs is removed. The seed is random, and is
 // to be kept from clients.
 func NewTable(limit int, sources *Sources, seed uint64) *Table {
-	t := &Table{limit: limit, hash: hash(seed), sources: sources}
+	t := &Table{limit: limit, hash: newHasher(seed), sources: sources}
 	for i := range t.shards {
 		t.shards[i].table = t
 		t.shards[i].index = make(map[packet.Key]uint32)
@@ -119,15 +125,16 @@ func (t *Table) Drop(src *Source) {
 }
 
 // Wait asks that Waiting names this state from now on.
-func (sh *Shard) Wait(s *State) { sh.waiting = append(sh.waiting, s.Tuple.Key()) }
+func (sh *Shard) Wait(s *State) { sh.waiting = append(sh.waiting, waiting{s.Tuple.Key(), s.ID}) }
 
 // Waiting calls due for every state that waits, and keeps those for which it
 // says true. due may remove the state.
 func (sh *Shard) Waiting(due func(*State) bool) {
 	kept := sh.waiting[:0]
-	for _, k := range sh.waiting {
-		if i, ok := sh.index[k]; ok && due(&sh.states[i]) {
-			kept = append(kept, k)
+	for _, w := range sh.waiting {
+		i, ok := sh.index[w.key]
+		if ok && sh.states[i].ID == w.id && due(&sh.states[i]) {
+			kept = append(kept, w)
 		}
 	}
 	sh.waiting = kept

@@ -2,6 +2,7 @@ package synproxy
 
 import (
 	"sync"
+	"time"
 
 	"nfqfw/internal/packet"
 )
@@ -10,6 +11,16 @@ import (
 // in, so it is reached where a rule protects half the Internet, and then the
 // rest are served without window scaling.
 const maxServers = 1 << 16
+
+// noLasts is how long a server is believed that it does not scale windows. A
+// Linux server says so of necessity while its queue is full and it answers with
+// SYN cookies.
+const noLasts = time.Minute
+
+type learned struct {
+	options packet.Options
+	at      time.Duration
+}
 
 type serverKey struct {
 	addr packet.Addr
@@ -22,25 +33,27 @@ type serverKey struct {
 // concurrent use.
 type Servers struct {
 	mu      sync.RWMutex
-	options map[serverKey]packet.Options
+	servers map[serverKey]learned
 }
 
 // NewServers makes an empty set.
-func NewServers() *Servers { return &Servers{options: make(map[serverKey]packet.Options)} }
+func NewServers() *Servers { return &Servers{servers: make(map[serverKey]learned)} }
 
-// Options are the options of the server a tuple leads to, if it is known.
-func (s *Servers) Options(t packet.Tuple) (packet.Options, bool) {
+// Options are the options of the server a tuple leads to, if they are known at
+// time now.
+func (s *Servers) Options(t packet.Tuple, now time.Duration) (packet.Options, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	o, ok := s.options[serverKey{t.Dst, t.DstPort}]
-	return o, ok
+	l, ok := s.servers[serverKey{t.Dst, t.DstPort}]
+	stale := !l.options.HasWScale && now-l.at >= noLasts
+	return l.options, ok && !stale
 }
 
 // Learn remembers the options of a SYN+ACK. What the SYN did not offer, asked,
 // the server could not answer: what is known of that stays.
-func (s *Servers) Learn(t packet.Tuple, asked, answer packet.Options) {
+func (s *Servers) Learn(t packet.Tuple, asked, answer packet.Options, now time.Duration) {
 	key := serverKey{t.Dst, t.DstPort}
-	known, ok := s.Options(t)
+	known, ok := s.Options(t, now)
 	next := packet.Options{
 		MSS: answer.MSS, WScale: answer.WScale, HasWScale: answer.HasWScale, SACKPermitted: answer.SACKPermitted,
 	}
@@ -55,7 +68,7 @@ func (s *Servers) Learn(t packet.Tuple, asked, answer packet.Options) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, again := s.options[key]; again || len(s.options) < maxServers {
-		s.options[key] = next
+	if _, again := s.servers[key]; again || len(s.servers) < maxServers {
+		s.servers[key] = learned{next, now}
 	}
 }

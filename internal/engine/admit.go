@@ -37,8 +37,9 @@ func (v *visit) admit() admission {
 		if v.refused != nil {
 			return denied
 		}
-		if v.source == nil {
-			v.wants, v.want = true, sourceKey(r, v.state.Tuple.Src)
+		key := sourceKey(r, v.state.Tuple.Src)
+		if v.source == nil || v.source.Key != key {
+			v.wants, v.want = true, key
 			return postponed
 		}
 		v.state.Bind(v.source)

@@ -18,5 +18,6 @@
 // is removed gives back its slot and its source, and the kernel's entry if it
 // was the SYN proxy's.
 //
-// Order of locks: sources before a table shard, and never both at once.
+// Order of locks: a table shard, then the servers'. The sources' locks are taken
+// with no other held.
 package engine

@@ -114,6 +114,7 @@ func (e *Engine) Handle(now time.Duration, p *packet.Packet, d *Decision) {
 	v.look()
 	for v.wants {
 		v.wants = false
+		v.table.Drop(v.source) // the state it was for is another by now
 		v.source, v.refused = e.sources.Acquire(v.want)
 		v.look()
 	}
@@ -187,7 +188,10 @@ func (e *Engine) pastDue(s *conntrack.State, now time.Duration) bool {
 // expired says whether the state's time is over. While the payload passes in
 // the kernel, a packet that belongs to its entry shows that it is not.
 func (v *visit) expired() bool {
-	return v.pastDue(v.state, v.now) && !(v.state.Offloaded && v.p.Conn == packet.ConnEstablished)
+	s := v.state
+	carries := s.Offloaded && v.p.Conn == packet.ConnEstablished
+	held := s.Offloaded && s.Counts() && !s.Handshake.Ending // Tick ends it, which takes more than to forget it
+	return v.pastDue(s, v.now) && !carries && !held
 }
 
 // remove takes the packet's state out of the table, and the kernel's entry with

@@ -39,9 +39,9 @@ func (v *visit) openSYN() {
 		v.refuse(packet.ReasonBlock)
 	case v.full():
 		v.refuse(packet.ReasonMaxSrcConn)
-	case v.rule.State == rules.Synproxy && !v.draining.Load(), v.p.PayloadLen > 0:
-		// Data in a SYN (RFC 7413) would reach the application before the
-		// handshake is done, so a kept one is proxied: the client sends it again.
+	case v.rule.State == rules.Synproxy && !v.draining.Load(), v.p.OpensFast():
+		// A kept one would reach the application before the handshake is done.
+		// Proxied, it is an ordinary SYN: the client sends its data again.
 		v.openProxy()
 	default:
 		if v.insert(conntrack.New(v.p, v.now)) {
@@ -52,7 +52,7 @@ func (v *visit) openSYN() {
 
 // openProxy answers the SYN in the server's name.
 func (v *visit) openProxy() {
-	server, known := v.servers.Options(v.p.Tuple)
+	server, known := v.servers.Options(v.p.Tuple, v.now)
 	told := synproxy.ToldOptions(v.p.Tuple, v.p.Options, server, known)
 	isn := v.jar.Bake(v.p.Tuple, v.p.Seq, cookieOptions(v.p.Options, told))
 	v.d.drop(packet.ReasonSynproxy)
@@ -87,7 +87,7 @@ func (v *visit) openCookie() bool {
 	if !ok {
 		return false
 	}
-	server, known := v.servers.Options(p.Tuple)
+	server, known := v.servers.Options(p.Tuple, v.now)
 	s := proxyState(p, v.now)
 	s.Handshake.SetOptions(options, synproxy.ToldOptions(p.Tuple, options, server, known))
 	s.Handshake.ISN, s.Handshake.Client = isn, client

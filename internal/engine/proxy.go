@@ -92,7 +92,7 @@ func (v *visit) refuseOlder() {
 // ask sends the server its first SYN.
 func (v *visit) ask() {
 	h := &v.state.Handshake
-	_, known := v.servers.Options(v.state.Tuple)
+	_, known := v.servers.Options(v.state.Tuple, v.now)
 	h.Learning = !known
 	h.Tries = 1
 	h.Due = v.now + synRetries[0]
@@ -159,7 +159,7 @@ func (v *visit) serverRefuses() {
 func (v *visit) serverAnswers() {
 	s, h, answer := v.state, &v.state.Handshake, v.p.Options
 	if asked := offer(s); asked.HasWScale || !answer.HasWScale {
-		v.servers.Learn(s.Tuple, asked, answer)
+		v.servers.Learn(s.Tuple, asked, answer, v.now)
 	}
 	switch {
 	case answer.HasWScale == h.Told && (!h.Told || answer.WScale == h.ToldBy):
@@ -198,6 +198,7 @@ func (v *visit) join() {
 	s.Offloaded = true
 	s.Refresh(v.now)
 	v.d.Offload = v.create(s)
+	v.d.Offload.Join = true
 	// The kernel's entry learns both windows from these two. From any other
 	// packet, a forged one too, it would take whatever that says.
 	v.d.emitTracked(synproxy.ACK(s.Tuple, h.Client+1, h.ISN+1, h.Window))
@@ -210,7 +211,7 @@ func (e *Engine) create(s *conntrack.State) packet.Offload {
 		Op: packet.OffloadCreate, Tuple: s.Tuple, Timeout: e.lifetime(s),
 		SeqDiff: s.SeqDiff, ServerISN: s.Dst.SeqLo - 1,
 		SrcWScale: s.Src.WScale, DstWScale: s.Dst.WScale, HasWScale: s.Src.HasWScale && s.Dst.HasWScale,
-		SACKPermitted: s.Handshake.SACK, Track: s.AwaitsACK() || s.Handshake.Ending,
+		SACKPermitted: s.Handshake.SACK, Track: s.AwaitsACK() || s.Handshake.Asking || s.Handshake.Ending,
 	}
 }
 

@@ -16,8 +16,11 @@ import (
 // the server is asked, again and again, and the connection counts until it
 // denies it.
 
-// maxAskInterval is how often a server is asked that does not say.
-const maxAskInterval = time.Minute
+// A server is asked after 1, 2, 4 s and so on, and at last every 64 s. If it has
+// said nothing at all by then the connection is ended: it is forgotten after
+// tcp.closed, as the server may not send RST, and honest clients would be locked
+// out.
+const maxQuestions = 6
 
 // askServer sends the server the client's RST, in a copy that arrives, and asks it
 // whether it has obeyed. If it has not, its answer goes on to the client, as
@@ -35,8 +38,9 @@ func (v *visit) askServer() {
 func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Value, now time.Duration, d *Decision) {
 	h := &s.Handshake
 	if h.Probe == 0 {
-		// A number that the client cannot know.
-		h.Probe = e.jar.Bake(s.Tuple, seq, packet.Options{}) | 1
+		// A number that the client cannot know: cookies of this direction are
+		// never sent.
+		h.Probe = e.jar.Bake(s.Tuple.Reverse(), seq, packet.Options{}) | 1
 	}
 	h.Tries, h.Due = 0, now+askInterval(0)
 	if !h.Asking {
@@ -79,7 +83,7 @@ func probe(s *conntrack.State) packet.Segment {
 
 // askInterval is the time between two questions.
 func askInterval(tries uint8) time.Duration {
-	return min(time.Second<<min(tries, 6), maxAskInterval)
+	return time.Second << min(tries, maxQuestions)
 }
 
 // askAgain asks the server again if it is time, and says whether to go on.
@@ -89,11 +93,16 @@ func (e *Engine) askAgain(s *conntrack.State, now time.Duration) bool {
 		h.Asking = false // it has closed
 		return false
 	}
-	if now >= h.Due {
-		h.Tries = min(h.Tries+1, 6)
-		h.Due = now + askInterval(h.Tries)
-		e.decide().emit(probe(s))
+	if now < h.Due {
+		return true
 	}
+	if h.Tries == maxQuestions && !h.Ending {
+		h.Ending = true
+		s.Timeout, s.Refreshed = conntrack.TCPClosed, now
+	}
+	h.Tries = min(h.Tries+1, maxQuestions)
+	h.Due = now + askInterval(h.Tries)
+	e.decide().emit(probe(s))
 	return true
 }
 

@@ -37,7 +37,8 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	idle 60                               the answer to a query of tick's for port 40000: seconds
 //	kernel present                        what the next query finds: present, absent
 //
-// A number may be written relative to the last cookie: ack=P+1.
+// A number may be written relative to the last cookie: ack=P+1. N is the number
+// that the last question to a server acknowledges.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -80,6 +81,7 @@ type scenario struct {
 	engine *Engine
 	now    time.Duration
 	cookie seqnum.Value
+	probe  seqnum.Value
 	kernel packet.Kernel
 }
 
@@ -166,8 +168,11 @@ func (s *scenario) print(d *Decision) {
 		if seg.DstPort == 80 {
 			from = "c>s"
 		}
-		if seg.Flags == packet.SYN|packet.ACK {
+		switch seg.Flags {
+		case packet.SYN | packet.ACK:
 			s.cookie = seg.Seq
+		case packet.FIN | packet.ACK:
+			s.probe = seg.Ack
 		}
 		if seg.Tracked {
 			from += " tracked"
@@ -197,6 +202,9 @@ func optionWords(o packet.Options) string {
 // number writes a number relative to the cookie if it is near it: a cookie
 // looks different with every key.
 func (s *scenario) number(v seqnum.Value) string {
+	if s.probe != 0 && v == s.probe {
+		return "N"
+	}
 	if d := int32(v - s.cookie); s.cookie != 0 && d > -100000 && d < 100000 {
 		return fmt.Sprintf("P%+d", d)
 	}
@@ -278,6 +286,8 @@ func (s *scenario) set(p *packet.Packet, word string) error {
 		p.Options.MSS = uint16(n)
 	case "ws":
 		p.Options.WScale, p.Options.HasWScale = uint8(n), true
+	case "fastopen":
+		p.Options.FastOpen = true
 	case "sack":
 		p.Options.SACKPermitted = true
 	case "new":
@@ -295,6 +305,9 @@ func (s *scenario) set(p *packet.Packet, word string) error {
 func (s *scenario) parseNumber(text string) (seqnum.Value, error) {
 	if text == "" {
 		return 0, nil
+	}
+	if text == "N" {
+		return s.probe, nil
 	}
 	if rest, ok := strings.CutPrefix(text, "P"); ok {
 		n, err := strconv.ParseInt("0"+rest, 10, 32)

@@ -36,6 +36,9 @@ func (v *visit) track() {
 // advance lets the packet pass and moves the state on. A server that has sent
 // its FIN, and any connection that was reset, counts no more.
 func (v *visit) advance() {
+	if v.dir == conntrack.Reply && !v.p.Flags.Has(packet.RST) {
+		v.state.Handshake.Asking = false // it speaks: it holds the connection
+	}
 	v.state.Track(v.dir, v.p, v.now)
 	if v.state.Dst.State > conntrack.Established && v.stateRule().CountsServer() {
 		v.state.Release()
@@ -48,7 +51,7 @@ func (v *visit) mark() packet.Mark {
 	switch {
 	case v.state.Opening():
 		return packet.MarkOpening
-	case v.state.AwaitsACK(), v.wasReset():
+	case v.state.AwaitsACK(), v.wasReset(), v.state.Handshake.Asking:
 		return packet.MarkTrack
 	}
 	return packet.MarkClear
@@ -118,7 +121,7 @@ func (v *visit) lateSYN() {
 func (v *visit) lateSYNACK() {
 	s, p := v.state, v.p
 	switch {
-	case s.Proxied && p.Ack != s.Handshake.Client+1, s.Closed():
+	case s.Proxied && p.Ack != s.Handshake.Client+1, s.Dst.State > conntrack.Established:
 		v.remove()
 		v.d.drop(packet.ReasonStateMismatch)
 		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), p.Ack))
@@ -179,8 +182,11 @@ func (v *visit) restore() {
 		v.d.drop(packet.ReasonStateMismatch) // there is an entry, and the packet is outside its window
 	case p.Flags.Has(packet.RST) && v.dir == conntrack.Original && s.Dst.State == conntrack.Established:
 		v.askServer()
+	case p.Flags.Has(packet.RST) && s.Dst.State == conntrack.Established:
+		// Nobody can say whether its number is exact, and it is not sent again.
+		v.d.drop(packet.ReasonDuplicate)
+		v.end(v.shard, s, v.now, v.d)
 	case p.Flags.Any(packet.SYN | packet.RST):
-		// Nobody can say whether its number is exact; the server will be asked.
 		v.d.drop(packet.ReasonStateMismatch)
 		v.d.Offload = v.create(s)
 	default:

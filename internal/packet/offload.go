@@ -23,6 +23,7 @@ type Offload struct {
 	Tuple Tuple // original direction: client to server
 
 	// For OffloadCreate:
+	Join          bool          // the connection's first entry: without it there is no connection
 	Timeout       time.Duration // of the entry
 	SeqDiff       seqnum.Size   // what the kernel adds to the server's sequence numbers; 0: nothing to translate
 	ServerISN     seqnum.Value  // from which number on it does

@@ -53,6 +53,7 @@ type Options struct {
 	HasWScale     bool
 	SACKPermitted bool
 	HasTimestamp  bool
+	FastOpen      bool   // the segment asks for TCP Fast Open, or uses it (RFC 7413)
 	TSVal, TSEcr  uint32 // meaningful if HasTimestamp
 }
 
@@ -88,10 +89,10 @@ type Packet struct {
 	PayloadLen uint32 // octets
 	Options    Options
 
-	InDev, OutDev uint32 // interface indexes, 0: none
-	InName        string // name of InDev
-	Conn          Conn
-	Kernel        Kernel
+	InDev  uint32 // interface index, 0: none
+	InName string // its name
+	Conn   Conn
+	Kernel Kernel
 }
 
 // End is the sequence number after the packet: payload, SYN and FIN included.
@@ -108,6 +109,10 @@ func (p *Packet) End() seqnum.Value {
 
 // IsSYN says whether the packet opens a connection: pf's "flags S/SA".
 func (p *Packet) IsSYN() bool { return p.Flags&(SYN|ACK|RST|FIN) == SYN }
+
+// OpensFast says whether a SYN could reach the application before the handshake
+// is done: it carries data, or a Fast Open cookie, which may do without.
+func (p *Packet) OpensFast() bool { return p.PayloadLen > 0 || p.Options.FastOpen }
 
 // IsSYNACK says whether the packet answers a SYN.
 func (p *Packet) IsSYNACK() bool { return p.Flags&(SYN|ACK|RST|FIN) == SYN|ACK }
