@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nfqfw/internal/control"
+	"nfqfw/internal/config"
 )
 
 // Exit codes, as in DESIGN: part of what scripts rely on.
@@ -121,7 +121,7 @@ func controlFlag(cmd *cobra.Command, path *string, unset string) {
 // clientFlags are those of commands that ask the daemon.
 func clientFlags(cmd *cobra.Command, socket *string, asJSON *bool) {
 	cmd.Flags().BoolVar(asJSON, "json", false, "one JSON document")
-	controlFlag(cmd, socket, "$NFQFW_CONTROL, or "+control.DefaultSocket)
+	controlFlag(cmd, socket, "$NFQFW_CONTROL, or "+config.DefaultSocket)
 }
 
 // socketPath is where client commands look for the daemon.
@@ -132,5 +132,5 @@ func socketPath(flag string) string {
 	if env := os.Getenv("NFQFW_CONTROL"); env != "" {
 		return env
 	}
-	return control.DefaultSocket
+	return config.DefaultSocket
 }

@@ -24,6 +24,7 @@ type Config struct {
 	Daemon   Daemon
 	Timeouts conntrack.Timeouts
 	Limits   Limits
+	Cookies  bool // the SYN proxy keeps no state before a client has proved itself
 	Ruleset  *rules.Ruleset
 
 	// RuleTimeouts has an element for each of Ruleset.Rules(): Timeouts, with
@@ -33,10 +34,17 @@ type Config struct {
 
 // Daemon is how the daemon runs.
 type Daemon struct {
-	Control  string // path of the control socket, absolute
+	Control  string // path of the control socket, absolute, at most MaxSocketPath octets
 	Queues   int    // number of kernel queues, at most MaxQueues; 0: one per CPU
 	WhenDown WhenDown
 }
+
+// DefaultSocket is where the daemon listens unless told otherwise.
+const DefaultSocket = "/run/nfqfw/control.sock"
+
+// MaxSocketPath is how many octets the kernel takes as the name of a socket:
+// what sockaddr_un has room for, less the NUL that ends it (unix(7)).
+const MaxSocketPath = 107
 
 // MaxQueues is the largest number of queues a file can ask for.
 const MaxQueues = 64
@@ -69,7 +77,7 @@ type Limits struct {
 // Default is the configuration of an empty file. The limits are pf's.
 func Default() *Config {
 	return &Config{
-		Daemon:   Daemon{Control: "/run/nfqfw/control.sock", Queues: 0, WhenDown: Closed},
+		Daemon:   Daemon{Control: DefaultSocket, Queues: 0, WhenDown: Closed},
 		Timeouts: conntrack.DefaultTimeouts(),
 		Limits:   Limits{States: 100_000, SrcNodes: 10_000},
 		Ruleset:  rules.New(nil),
@@ -99,7 +107,7 @@ func readFile(s section) *Config {
 		{key: "daemon", sub: func(s section) { readDaemon(s, &c.Daemon) }},
 		{key: "timeouts", sub: func(s section) { global = readTimeouts(s) }},
 		{key: "limits", sub: func(s section) { readLimits(s, &c.Limits) }},
-		{key: "syncookies", sub: readSyncookies},
+		{key: "syncookies", sub: func(s section) { readSyncookies(s, &c.Cookies) }},
 		{key: "table", sub: refuseTables},
 		{key: "rule", each: func(s []section) { list = readRules(s) }},
 	})

@@ -65,8 +65,8 @@ func readCase(tb testing.TB, file string) (input, want string) {
 // dump shows a Config as text, defaults included.
 func dump(c *Config) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d\n",
-		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes)
+	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d cookies=%t\n",
+		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes, c.Cookies)
 	fmt.Fprintf(&b, "timeouts %s\n", dumpTimeouts(c.Timeouts))
 	for i, r := range c.Ruleset.Rules() {
 		dumpRule(&b, &r)

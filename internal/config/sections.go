@@ -20,15 +20,12 @@ func readDaemon(s section, d *Daemon) {
 	})
 }
 
-// maxSocketPath is what fits into sockaddr_un's sun_path with its final NUL (unix(7)).
-const maxSocketPath = 107
-
 func checkSocketPath(p string) error {
 	switch {
 	case !path.IsAbs(p):
 		return fmt.Errorf("%s is not an absolute path", shown(p))
-	case len(p) > maxSocketPath:
-		return fmt.Errorf("the path has %d bytes; a socket's has %d at most", len(p), maxSocketPath)
+	case len(p) > MaxSocketPath:
+		return fmt.Errorf("the path has %d bytes; a socket's has %d at most", len(p), MaxSocketPath)
 	case strings.ContainsRune(p, 0):
 		return errors.New("a path cannot hold a NUL byte")
 	case strings.HasSuffix(p, "/"):
@@ -45,20 +42,22 @@ func readLimits(s section, l *Limits) {
 	})
 }
 
-// readSyncookies reads [syncookies], of which there is only "never".
-func readSyncookies(s section) {
+// readSyncookies reads [syncookies], of whose modes "adaptive" is missing.
+func readSyncookies(s section, cookies *bool) {
+	const lacks = "does not switch by pressure"
 	s.read([]field{
 		{key: "mode", value: text(func(mode string) error {
+			*cookies = mode == "always"
 			switch mode {
-			case "never":
+			case "never", "always":
 				return nil
-			case "always", "adaptive":
-				return fmt.Errorf("%q: %w", mode, notYet("has no SYN cookies", `write "never"`))
+			case "adaptive":
+				return fmt.Errorf("%q: %w", mode, notYet(lacks, `write "never" or "always"`))
 			}
 			return fmt.Errorf("%s is not %s", shown(mode), either([]string{"never", "always", "adaptive"}))
 		})},
-		{key: "start", notYet: "has no SYN cookies"},
-		{key: "end", notYet: "has no SYN cookies"},
+		{key: "start", notYet: lacks},
+		{key: "end", notYet: lacks},
 	})
 }
 

@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultSocket is where the daemon listens unless told otherwise.
-const DefaultSocket = "/run/nfqfw/control.sock"
-
 // Call asks the daemon at a socket and hands each item of its answer to f.
 func Call(ctx context.Context, socket, command string, args any, f func(json.RawMessage) error) error {
 	request, err := newRequest(command, args)

@@ -13,6 +13,7 @@ type Info struct {
 	States   Usage          `json:"states"`
 	Sources  Usage          `json:"sources"`
 	Counters []NamedCounter `json:"counters"` // in pf's order
+	Losses   []NamedCounter `json:"losses"`   // what no decision lost: all are 0 while all is well
 }
 
 // Usage is how full a table is.
@@ -21,8 +22,8 @@ type Usage struct {
 	Limit   int `json:"limit"`
 }
 
-// NamedCounter counts the packets that met one fate: "match" is to pass, and
-// every other name says why they were dropped.
+// NamedCounter counts the packets that met one fate. Of Info.Counters, "match"
+// is to pass, and every other name says why they were dropped.
 type NamedCounter struct {
 	Name    string `json:"name"`
 	Packets uint64 `json:"packets"`
@@ -39,9 +40,17 @@ func (i *Info) WriteText(w io.Writer, verbose bool) error {
 		_, err = fmt.Fprintf(w, "Source Tracking Table\n%s", i.Sources.row())
 	}
 	if err == nil {
-		_, err = fmt.Fprint(w, "Counters\n")
+		err = i.writeCounters(w, "Counters", i.Counters)
 	}
-	for _, c := range i.Counters {
+	if err == nil {
+		err = i.writeCounters(w, "Losses", i.Losses)
+	}
+	return err
+}
+
+func (i *Info) writeCounters(w io.Writer, title string, list []NamedCounter) error {
+	_, err := fmt.Fprintln(w, title)
+	for _, c := range list {
 		if err == nil {
 			_, err = fmt.Fprintf(w, "  %-25s %14d %16s\n", c.Name, c.Packets, i.rate(c.Packets))
 		}

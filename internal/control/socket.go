@@ -12,16 +12,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// maxPath is how many octets the kernel takes as the name of a socket
-// (sockaddr_un: 108, less the one that ends it).
-const maxPath = 107
+	"nfqfw/internal/config"
+)
 
 // listen makes the socket, and its folder if need be.
 func listen(path string) (net.Listener, error) {
-	if len(path) > maxPath {
-		return nil, fmt.Errorf("%s: a socket's path has at most %d octets, this one has %d", path, maxPath, len(path))
+	if len(path) > config.MaxSocketPath {
+		return nil, fmt.Errorf("%s: a socket's path has at most %d octets, this one has %d", path, config.MaxSocketPath, len(path))
 	}
 	if err := makeWay(path); err != nil {
 		return nil, err

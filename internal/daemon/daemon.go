@@ -15,6 +15,7 @@ import (
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/hooks"
+	"nfqfw/internal/inject"
 	"nfqfw/internal/nfq"
 	"nfqfw/internal/offload"
 	"nfqfw/synproxy"
@@ -40,6 +41,10 @@ type daemon struct {
 	engine  *engine.Engine
 	names   *interfaceNames
 	started time.Time
+
+	// For their counters; complete before the control socket answers anybody.
+	queues  []*nfq.Queue
+	senders []*inject.Sender
 }
 
 // now is the engine's time.
@@ -187,7 +192,7 @@ func joinNew(first, second error) error {
 
 func newEngine(c *config.Config) *engine.Engine {
 	return engine.New(engine.Config{
-		Ruleset: c.Ruleset, Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes,
+		Ruleset: c.Ruleset, Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes, Cookies: c.Cookies,
 		NewerKey: randomKey(), OlderKey: randomKey(), HashSeed: randomKey()[0],
 	})
 }

@@ -80,6 +80,10 @@ func TestInfo(t *testing.T) {
 			t.Errorf("%s: %d, want %d", c.Name, c.Packets, want)
 		}
 	}
+	const losses = "[{queue-dropped 0} {queue-user-dropped 0} {verdict-errors 0} {segments-failed 0}]"
+	if fmt.Sprint(got.Losses) != losses {
+		t.Errorf("losses %v, want %s", got.Losses, losses)
+	}
 	const order = "match bad-offset fragment short normalize memory ip-option proto-cksum tcp-option state-mismatch src-limit synproxy max-src-conn block"
 	if !strings.HasPrefix(strings.Join(names, " ")+" ", order+" ") {
 		t.Errorf("counters %v, want %s …", names, order)

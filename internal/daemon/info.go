@@ -3,10 +3,12 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/control"
+	"nfqfw/internal/nfq"
 	"nfqfw/internal/packet"
 )
 
@@ -14,9 +16,13 @@ import (
 func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error) error {
 	sources := 0
 	d.engine.Sources(func(conntrack.SourceKey, int) { sources++ })
+	losses, err := d.losses()
+	if err != nil {
+		return fmt.Errorf("info: %w", err)
+	}
 	limits := d.config.Limits
 	return send(&control.Info{
-		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Counters: d.counters(),
+		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Counters: d.counters(), Losses: losses,
 		States:  control.Usage{Current: d.engine.Len(), Limit: limits.States},
 		Sources: control.Usage{Current: sources, Limit: limits.SrcNodes},
 	})
@@ -30,4 +36,26 @@ func (d *daemon) counters() []control.NamedCounter {
 	}
 	list[packet.ReasonMatch].Packets = c.Passed.Load()
 	return list
+}
+
+// losses are the packets that the engine did not see, and those of its
+// decisions that were not carried out.
+func (d *daemon) losses() ([]control.NamedCounter, error) {
+	var full, userFull, verdicts, segments uint64
+	for _, q := range d.queues {
+		stats, _, err := nfq.Stats(q.Number())
+		if err != nil {
+			return nil, err
+		}
+		full += uint64(stats.QueueDropped)
+		userFull += uint64(stats.QueueUserDropped)
+		verdicts += q.Counters().VerdictErrors
+	}
+	for _, s := range d.senders {
+		segments += s.Counters().Failed
+	}
+	return []control.NamedCounter{
+		{Name: "queue-dropped", Packets: full}, {Name: "queue-user-dropped", Packets: userFull},
+		{Name: "verdict-errors", Packets: verdicts}, {Name: "segments-failed", Packets: segments},
+	}, nil
 }

@@ -11,7 +11,8 @@ import (
 
 const (
 	tickInterval  = 100 * time.Millisecond
-	namesInterval = 20 // ticks between looks at the interfaces
+	namesInterval = 20  // ticks between looks at the interfaces
+	keyInterval   = 150 // ticks between new keys: a SYN cookie is good for 15 to 30 s, as pf's
 )
 
 // ticker does what is due without a packet.
@@ -41,6 +42,9 @@ func (t *ticker) run(ctx context.Context) error {
 		t.flush()
 		if turn%namesInterval == 0 {
 			t.names.refresh()
+		}
+		if turn%keyInterval == 0 {
+			t.engine.RotateKey(randomKey())
 		}
 	}
 }

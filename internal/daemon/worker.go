@@ -40,6 +40,7 @@ func (d *daemon) newExecutor() (*executor, error) {
 	if err != nil {
 		return nil, errors.Join(err, sender.Close(), tracked.Close())
 	}
+	d.senders = append(d.senders, sender, tracked)
 	return &executor{
 		daemon: d, sender: sender, tracked: tracked, table: table,
 		refused: rate.Sometimes{First: 5, Interval: time.Second},
@@ -63,7 +64,7 @@ func (x *executor) flush() {
 func (x *executor) carryOut(d *engine.Decision) {
 	if err := x.order(&d.Offload); err != nil {
 		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Offload.Tuple, "err", err) })
-		if d.Offload.Op == packet.OffloadCreate {
+		if d.Offload.Join {
 			x.engine.Abort(d.Offload.Tuple, d)
 		}
 	}
@@ -109,6 +110,7 @@ func (d *daemon) newWorker(number uint16) (*worker, error) {
 	if err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
+	d.queues = append(d.queues, q)
 	return &worker{executor: x, queue: q, decoder: wire.NewDecoder()}, nil
 }
 
@@ -143,12 +145,13 @@ func (w *worker) Flush() { w.flush() }
 
 func (w *worker) decode(m *nfq.Message) packet.Reason {
 	p := &w.packet
+	*p = packet.Packet{} // a refused one is not to be logged under the tuple of the last
 	r := w.decoder.Decode(m.Payload, m.Total, p)
 	captured := len(m.Payload) == m.Total
 	if r == packet.ReasonMatch && m.ChecksumNotVerified && !m.ChecksumNotReady && !m.GSO && captured {
 		r = w.decoder.Verify()
 	}
-	p.InDev, p.OutDev, p.InName = m.InDev, m.OutDev, w.names.name(m.InDev)
+	p.InDev, p.InName = m.InDev, w.names.name(m.InDev)
 	p.Conn = packet.ConnOf(m.Mark, p.Flags.Has(packet.SYN))
 	p.Kernel = packet.KernelNotAsked
 	return r

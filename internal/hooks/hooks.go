@@ -129,22 +129,6 @@ func (h *Hooks) Remove(ctx context.Context) error {
 	return nil
 }
 
-// Installed says whether all chains of ours are there and jumped to. It does
-// not compare the rules in them.
-func (h *Hooks) Installed(ctx context.Context) (bool, error) {
-	families, err := h.families()
-	if err != nil {
-		return false, err
-	}
-	for _, f := range families {
-		present, err := read(ctx, f)
-		if err != nil || !present.complete() {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
 // families are the versions of IP the kernel has.
 func (h *Hooks) families() ([]Family, error) {
 	has6, err := kernelHasIPv6()

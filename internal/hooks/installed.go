@@ -53,24 +53,6 @@ func leadsToOurs(rule string) bool {
 
 func (p installed) empty() bool { return len(p) == 0 }
 
-// complete says whether every chain is there, and every jump to one.
-func (p installed) complete() bool {
-	for _, t := range tables {
-		have := p[t.name]
-		for _, chain := range ours(t.builtin, t.extra) {
-			if !slices.Contains(have.chains, chain) {
-				return false
-			}
-		}
-		for _, b := range t.builtin {
-			if !slices.Contains(have.jumps, b+" -p tcp -j "+prefix+b) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // removal is the input for iptables-restore that takes all this away. Chains
 // are emptied before any is deleted, as they lead to each other.
 func removal(present installed) string {

@@ -139,15 +139,6 @@ func checkTables(t *testing.T, what, want string) {
 	}
 }
 
-func checkInstalled(t *testing.T, h *Hooks, want bool) {
-	t.Helper()
-	got, err := h.Installed(t.Context())
-	must(t, err)
-	if got != want {
-		t.Errorf("installed: got %t, want %t", got, want)
-	}
-}
-
 func TestInstallAndRemove(t *testing.T) {
 	backends(t, func(t *testing.T) {
 		newNamespace(t)
@@ -155,11 +146,9 @@ func TestInstallAndRemove(t *testing.T) {
 		h := newHooks(golden["union"])
 		must(t, h.Remove(t.Context()))
 		checkTables(t, "remove what is not there", before)
-		checkInstalled(t, h, false)
 
 		must(t, h.Install(t.Context()))
 		once := dumpTables(t)
-		checkInstalled(t, h, true)
 		if !strings.Contains(once, ":PREROUTING ACCEPT [0:0]") || strings.Count(once, "-j NFQFW-PREROUTING") != 4 {
 			t.Errorf("tables after install:\n%s", once)
 		}
@@ -226,7 +215,6 @@ COMMIT
 		for _, f := range Families {
 			must(t, restore(t.Context(), f, stale))
 		}
-		checkInstalled(t, h, false)
 		must(t, h.Remove(t.Context()))
 		checkTables(t, "remove half an installation", before)
 
@@ -234,7 +222,10 @@ COMMIT
 			must(t, restore(t.Context(), f, stale))
 		}
 		must(t, h.Install(t.Context()))
-		checkInstalled(t, h, true)
+		// The old chain is empty and nothing leads to it.
+		if got := strings.ReplaceAll(dumpTables(t), ":NFQFW-OLD - [0:0]\n", ""); got != want {
+			t.Errorf("install over half an installation:\n%s", got)
+		}
 		must(t, h.Remove(t.Context()))
 		checkTables(t, "remove after an installation over half a one", before)
 	})

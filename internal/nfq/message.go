@@ -15,8 +15,6 @@ type Message struct {
 	Total   int         // octets of the whole packet
 	Mark    packet.Mark // the packet mark, the user's bits included
 	InDev   uint32      // interface index, 0: none
-	OutDev  uint32      // interface index, 0: none
-	Hook    uint8       // where it was queued: NF_INET_PRE_ROUTING and so on
 
 	GSO                 bool // a super-packet, not yet cut into segments
 	ChecksumNotReady    bool // the checksum is not filled in yet: the packet is from this machine, or the device will
@@ -44,7 +42,6 @@ const (
 	attrVerdictHdr = 2  // NFQA_VERDICT_HDR
 	attrMark       = 3  // NFQA_MARK
 	attrInDev      = 5  // NFQA_IFINDEX_INDEV
-	attrOutDev     = 6  // NFQA_IFINDEX_OUTDEV
 	attrPayload    = 10 // NFQA_PAYLOAD
 	attrCapLen     = 13 // NFQA_CAP_LEN
 	attrSkbInfo    = 14 // NFQA_SKB_INFO
@@ -94,7 +91,7 @@ func (m *Message) parse(body []byte) (ok bool) {
 		value := b[unix.SizeofNlAttr:n]
 		switch typ := binary.NativeEndian.Uint16(b[2:]) & attrTypeMask; {
 		case typ == attrPacketHdr && len(value) >= 7:
-			m.ID, m.Hook, ok = binary.BigEndian.Uint32(value), value[6], true
+			m.ID, ok = binary.BigEndian.Uint32(value), true
 		case typ == attrPayload:
 			m.Payload = value
 		case len(value) == 4:
@@ -113,8 +110,6 @@ func (m *Message) setNumber(typ uint16, v uint32, capLen *int) {
 		m.Mark = packet.Mark(v)
 	case attrInDev:
 		m.InDev = v
-	case attrOutDev:
-		m.OutDev = v
 	case attrCapLen:
 		*capLen = int(v)
 	case attrSkbInfo:

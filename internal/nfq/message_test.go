@@ -34,15 +34,15 @@ func TestParse(t *testing.T) {
 	}{
 		{"empty", nil, Message{}, false},
 		{"no packet header", packetMessage(attr(attrPayload, 1, 2)), Message{Payload: []byte{1, 2}, Total: 2}, false},
-		{"header alone", packetMessage(header), Message{ID: 258, Hook: 3}, true},
+		{"header alone", packetMessage(header), Message{ID: 258}, true},
 		{"short header", packetMessage(attr(attrPacketHdr, 0, 0, 1, 2)), Message{}, false},
 		{"all", packetMessage(header,
-			attr(attrMark, 0x80, 0, 0, 5), attr(attrInDev, 0, 0, 0, 2), attr(attrOutDev, 0, 0, 0, 3),
+			attr(attrMark, 0x80, 0, 0, 5), attr(attrInDev, 0, 0, 0, 2),
 			attr(attrSkbInfo, 0, 0, 0, 7), attr(attrCapLen, 0, 0, 1, 0), attr(99, 1), attr(attrPayload, 9, 9, 9)),
-			Message{ID: 258, Hook: 3, Mark: 0x80000005, InDev: 2, OutDev: 3, Total: 256, Payload: []byte{9, 9, 9},
+			Message{ID: 258, Mark: 0x80000005, InDev: 2, Total: 256, Payload: []byte{9, 9, 9},
 				GSO: true, ChecksumNotReady: true, ChecksumNotVerified: true}, true},
-		{"cut", packetMessage(header, attr(attrPayload, 9, 9, 9, 9))[:20], Message{ID: 258, Hook: 3}, true},
-		{"length 0", packetMessage(header, []byte{0, 0, 3, 0}), Message{ID: 258, Hook: 3}, true},
+		{"cut", packetMessage(header, attr(attrPayload, 9, 9, 9, 9))[:20], Message{ID: 258}, true},
+		{"length 0", packetMessage(header, []byte{0, 0, 3, 0}), Message{ID: 258}, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -63,8 +63,8 @@ func TestParse(t *testing.T) {
 
 func same(a, b Message) bool {
 	a.Payload, b.Payload = nil, nil
-	return a.ID == b.ID && a.Total == b.Total && a.Mark == b.Mark && a.InDev == b.InDev && a.OutDev == b.OutDev &&
-		a.Hook == b.Hook && a.GSO == b.GSO && a.ChecksumNotReady == b.ChecksumNotReady &&
+	return a.ID == b.ID && a.Total == b.Total && a.Mark == b.Mark && a.InDev == b.InDev &&
+		a.GSO == b.GSO && a.ChecksumNotReady == b.ChecksumNotReady &&
 		a.ChecksumNotVerified == b.ChecksumNotVerified && a.verdict == b.verdict && a.mark == b.mark
 }
 

@@ -191,6 +191,9 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
+// Number is the queue's, as in iptables' --queue-num.
+func (q *Queue) Number() uint16 { return q.config.Number }
+
 // Close ends Run, unbinds the queue and closes the socket. The kernel drops
 // the packets that wait for a verdict.
 func (q *Queue) Close() error { return q.close() }

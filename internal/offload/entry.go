@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfqfw/internal/packet"
-	"nfqfw/internal/seqnum"
 )
 
 // TCPState is the kernel's state of a connection: enum tcp_conntrack.
@@ -45,11 +44,8 @@ type Traffic struct{ Packets, Octets uint64 }
 type Entry struct {
 	State    TCPState
 	Timeout  time.Duration // until the entry goes, if nothing comes; whole seconds
-	Mark     packet.Mark   // the connmark, the user's bits included
-	SeqDiff  seqnum.Size   // what the kernel adds to the server's sequence numbers
-	Assured  bool
-	Original Traffic // from the client; meaningful if HasTraffic
-	Reply    Traffic // from the server; meaningful if HasTraffic
+	Original Traffic       // from the client; meaningful if HasTraffic
+	Reply    Traffic       // from the server; meaningful if HasTraffic
 	// HasTraffic says whether the entry counts. One that was made while
 	// accounting was off never does.
 	HasTraffic bool
@@ -79,18 +75,12 @@ func (e *Entry) parse(body []byte) {
 	}
 	for typ, value, rest, ok := nextAttr(body[nfgenmsgLen:]); ok; typ, value, rest, ok = nextAttr(rest) {
 		switch typ {
-		case ctaStatus:
-			e.Assured = number(value)&statusAssured != 0
 		case ctaTimeout:
 			e.Timeout = time.Duration(number(value)) * time.Second
-		case ctaMark:
-			e.Mark = packet.Mark(number(value))
 		case ctaProtoinfo:
 			if state := find(find(value, ctaProtoinfoTCP), ctaTCPState); len(state) == 1 {
 				e.State = TCPState(state[0])
 			}
-		case ctaSeqAdjReply:
-			e.SeqDiff = seqnum.Size(number(find(value, ctaSeqAdjAfter)))
 		case ctaCountersOrig:
 			e.Original, e.HasTraffic = traffic(value), true
 		case ctaCountersReply:

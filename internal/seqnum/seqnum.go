@@ -14,9 +14,6 @@ type Size uint32
 // LessThan says whether v comes before w.
 func (v Value) LessThan(w Value) bool { return int32(v-w) < 0 }
 
-// LessThanEq says whether v is w or comes before it.
-func (v Value) LessThanEq(w Value) bool { return int32(v-w) <= 0 }
-
 // Add is the number s octets after v.
 func (v Value) Add(s Size) Value { return v + Value(s) }
 
@@ -25,11 +22,3 @@ func (v Value) Sub(s Size) Value { return v - Value(s) }
 
 // Size is the distance from v up to w, modulo 2^32.
 func (v Value) Size(w Value) Size { return Size(w - v) }
-
-// Max is the later of v and w.
-func Max(v, w Value) Value {
-	if v.LessThan(w) {
-		return w
-	}
-	return v
-}

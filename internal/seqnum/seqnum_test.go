@@ -21,14 +21,11 @@ func TestOrder(t *testing.T) {
 		{"as far apart as can be told, over the wrap", top - 9, half - 11},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if !tt.v.LessThan(tt.w) || !tt.v.LessThanEq(tt.w) {
+			if !tt.v.LessThan(tt.w) {
 				t.Errorf("%d does not come before %d", tt.v, tt.w)
 			}
-			if tt.w.LessThan(tt.v) || tt.w.LessThanEq(tt.v) {
+			if tt.w.LessThan(tt.v) {
 				t.Errorf("%d comes before %d", tt.w, tt.v)
-			}
-			if Max(tt.v, tt.w) != tt.w || Max(tt.w, tt.v) != tt.w {
-				t.Errorf("the later of %d and %d is not %d", tt.v, tt.w, tt.w)
 			}
 		})
 	}
@@ -36,7 +33,7 @@ func TestOrder(t *testing.T) {
 
 func TestEqual(t *testing.T) {
 	for _, v := range []Value{0, 1, half, top} {
-		if v.LessThan(v) || !v.LessThanEq(v) || Max(v, v) != v || v.Size(v) != 0 {
+		if v.LessThan(v) || v.Size(v) != 0 {
 			t.Errorf("%d is not equal to itself", v)
 		}
 	}

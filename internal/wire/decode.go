@@ -56,7 +56,7 @@ func NewDecoder() *Decoder {
 // a missing header is. The answer is packet.ReasonMatch, or why p is not valid.
 //
 // Decode sets all of p that a packet says of itself. It leaves alone what only
-// the kernel knows: InDev, OutDev, InName, Conn and Kernel.
+// the kernel knows: InDev, InName, Conn and Kernel.
 func (d *Decoder) Decode(b []byte, total int, p *packet.Packet) packet.Reason {
 	if total < len(b) {
 		total = len(b)

@@ -16,7 +16,8 @@ const hopLimit = 64
 // slice. It allocates nothing if dst has room for MaxSegmentLen octets.
 //
 // An IPv4 packet has DF set, so that its id may be 0 (RFC 6864). MSS, window
-// scale and SACK-permitted are written on a SYN only, where they mean anything.
+// scale and SACK-permitted are written on a SYN only, where they mean anything;
+// FastOpen is never.
 func Append(dst []byte, s *packet.Segment) []byte {
 	start := len(dst)
 	var pseudo []byte // the addresses, for the checksum

@@ -35,6 +35,15 @@ func TestAppendIsWhatLinuxSends(t *testing.T) {
 	}
 }
 
+func TestAppendWritesNoFastOpen(t *testing.T) {
+	s := segments()[0]
+	want := Append(nil, &s)
+	s.Options.FastOpen = true
+	if got := Append(nil, &s); !bytes.Equal(got, want) {
+		t.Errorf("got  %x\nwant %x", got, want)
+	}
+}
+
 // reference builds the same packet with gopacket, options and all.
 func reference(t testing.TB, s *packet.Segment) []byte {
 	t.Helper()
@@ -170,6 +179,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(unhex(f, bigIPv6), 100_000)
 	f.Add(edit(f, bigIPv6, 40, 44), 100_000)
 	f.Add(packetWith(f, packet.SYN, repeat(10, 1, 4, 2, 0)), 0)
+	f.Add(packetWith(f, packet.SYN, []byte{34, 2, 254, 4, 0xf9, 0x89, 1, 1}), 0)
 	for _, s := range segments() {
 		f.Add(Append(nil, &s), 0)
 	}
@@ -188,6 +198,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("payload %d of %d octets", p.PayloadLen, whole)
 		}
 		s := segmentOf(&p)
+		s.Options.FastOpen = false // never written
 		checkSegment(t, d, &s)
 	})
 }

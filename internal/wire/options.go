@@ -8,15 +8,19 @@ import (
 	"nfqfw/internal/packet"
 )
 
-// TCP option kinds and lengths (RFC 9293 section 3.2, RFC 7323, RFC 2018), by
-// the kernel's names in include/net/tcp.h.
+// TCP option kinds and lengths (RFC 9293 section 3.2, RFC 7323, RFC 2018, RFC
+// 7413), by the kernel's names in include/net/tcp.h.
 const (
-	optEOL       = 0 // TCPOPT_EOL
-	optNOP       = 1 // TCPOPT_NOP
-	optMSS       = 2 // TCPOPT_MSS
-	optWindow    = 3 // TCPOPT_WINDOW
-	optSACKPerm  = 4 // TCPOPT_SACK_PERM
-	optTimestamp = 8 // TCPOPT_TIMESTAMP
+	optEOL        = 0   // TCPOPT_EOL
+	optNOP        = 1   // TCPOPT_NOP
+	optMSS        = 2   // TCPOPT_MSS
+	optWindow     = 3   // TCPOPT_WINDOW
+	optSACKPerm   = 4   // TCPOPT_SACK_PERM
+	optTimestamp  = 8   // TCPOPT_TIMESTAMP
+	optFastOpen   = 34  // TCPOPT_FASTOPEN
+	optExperiment = 254 // TCPOPT_EXP
+
+	fastOpenMagic = 0xf989 // TCPOPT_FASTOPEN_MAGIC: which experiment it is
 
 	lenMSS       = 4  // TCPOLEN_MSS
 	lenWindow    = 3  // TCPOLEN_WINDOW
@@ -76,11 +80,23 @@ func readSYNOption(o *packet.Options, opt *layers.TCPOption) {
 		o.WScale = min(opt.OptionData[0], packet.MaxWScale)
 	case opt.OptionType == optSACKPerm && opt.OptionLength == lenSACKPerm:
 		o.SACKPermitted = true
+	case fastOpen(opt):
+		o.FastOpen = true
 	}
 }
 
+// fastOpen says whether an option is of TCP Fast Open: a cookie, or the request
+// for one, which is empty. A server takes it in the form from before RFC 7413 too.
+func fastOpen(opt *layers.TCPOption) bool {
+	if opt.OptionType == optExperiment {
+		return len(opt.OptionData) >= 2 && binary.BigEndian.Uint16(opt.OptionData) == fastOpenMagic
+	}
+	return opt.OptionType == optFastOpen
+}
+
 // appendOptions writes options in the order and with the padding of the
-// kernel's tcp_options_write, which needs 24 octets at most.
+// kernel's tcp_options_write, which needs 24 octets at most. There is no Fast
+// Open with us.
 func appendOptions(b []byte, o *packet.Options, syn bool) []byte {
 	if syn && o.MSS != 0 {
 		b = append(b, optMSS, lenMSS, byte(o.MSS>>8), byte(o.MSS))

@@ -194,6 +194,15 @@ func TestDecodeOptions(t *testing.T) {
 		{"nothing after the end", packet.SYN, "00 04 02 00", packet.Options{}},
 		{"handshake options on an ACK ignored", packet.ACK, "02 04 0200 03 03 07 04 02 00 00 00", packet.Options{}},
 		{"40 NOPs", packet.SYN, strings.Repeat("01", 40), packet.Options{}},
+		{"Fast Open, a request", packet.SYN, "22 02 01 01", packet.Options{FastOpen: true}},
+		{"Fast Open, a cookie", packet.SYN, "02 04 05b4 22 0a 0123456789abcdef 01 01", packet.Options{MSS: 1460, FastOpen: true}},
+		{"Fast Open, a cookie of an odd length", packet.SYN, "22 03 aa 01", packet.Options{FastOpen: true}},
+		{"Fast Open, a cookie of all the room", packet.SYN, "22 28" + strings.Repeat("aa", 38), packet.Options{FastOpen: true}},
+		{"experimental Fast Open, a request", packet.SYN, "fe 04 f989", packet.Options{FastOpen: true}},
+		{"experimental Fast Open, a cookie", packet.SYN, "fe 0c f989 0123456789abcdef", packet.Options{FastOpen: true}},
+		{"another experiment", packet.SYN, "fe 04 e2d4", packet.Options{}},
+		{"half an experiment", packet.SYN, "fe 03 f9 01 fe 02 01 01", packet.Options{}},
+		{"Fast Open on an ACK ignored", packet.ACK, "22 02 fe 04 f989 01 01", packet.Options{}},
 		{"many", packet.SYN, "0402 0402 0402 0402 0402 0402 fd04 0000", packet.Options{SACKPermitted: true}},
 	}
 	d := NewDecoder()
