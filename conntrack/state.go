@@ -140,7 +140,7 @@ func (s *State) Fits(d Dir, p *packet.Packet) bool {
 		return false
 	}
 	if p.Flags.Has(packet.RST) {
-		return s.fitsRST(from, to, p)
+		return s.fitsRST(d, p)
 	}
 	return !from.Seen || from.inWindow(p, to)
 }
@@ -158,10 +158,15 @@ func (s *State) AcksOlder(d Dir, p *packet.Packet) bool {
 	return to.State == SynSent && p.Ack != to.SeqLo
 }
 
-// fitsRST is pf's rule for RST: next to the expected number, or, from a peer
+// fitsRST is pf's rule for RST, but for the client's, which has to be exact:
+// next to the expected number, or, from a peer
 // that never said anything else, in answer to the SYN.
-func (s *State) fitsRST(from, to *Peer, p *packet.Packet) bool {
-	if !from.Seen {
+func (s *State) fitsRST(d Dir, p *packet.Packet) bool {
+	from, to := s.peers(d)
+	switch {
+	case d == Original:
+		return p.Seq == from.SeqLo // the server would not obey another
+	case !from.Seen:
 		return p.Flags.Has(packet.ACK) && p.Ack == to.SeqLo
 	}
 	return p.Seq-from.SeqLo+1 <= 2

@@ -194,10 +194,20 @@ func (v *visit) expired() bool {
 	return v.pastDue(s, v.now) && !carries && !held
 }
 
+// standsFor says whether the kernel has an entry that must not outlive the
+// state: one that translates numbers, or lets the packets of a connection pass
+// that was never admitted, or was reset.
+func standsFor(s *conntrack.State) bool {
+	if s.Proxied {
+		return s.Offloaded
+	}
+	return s.Opening() || s.Src.State == conntrack.TimeWait
+}
+
 // remove takes the packet's state out of the table, and the kernel's entry with
-// it if the kernel made it at our word.
+// it if that stands for the state.
 func (v *visit) remove() {
-	if v.state.Offloaded && v.state.Proxied {
+	if standsFor(v.state) {
 		v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
 	}
 	if v.state.Counts() {

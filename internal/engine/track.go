@@ -89,6 +89,11 @@ func (v *visit) reset() {
 		v.askServer()
 		return
 	}
+	if v.dir == conntrack.Original && v.state.Opening() {
+		// A copy that no small TTL keeps from the server, which has half the
+		// handshake in mind.
+		v.d.emit(synproxy.Reset(v.state.Tuple, v.p.Seq))
+	}
 	v.advance()
 }
 

@@ -26,6 +26,42 @@ func (w *world) noise() {
 	w.clients.out.send(p)
 }
 
+// trick begins a connection from an address of the attacker's own, and answers
+// the SYN+ACK with packets no honest client sends, each of them at a number that
+// means something.
+func (w *world) trick() {
+	r := w.rand
+	t := packet.TupleFrom(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, trickster}), uint16(50000+r.IntN(200))),
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 10}), serverPort))
+	iss := seqnum.Value(r.Uint32())
+	send := func(seq, ack seqnum.Value, f packet.Flags) {
+		p := packet.Packet{Tuple: t, Seq: seq, Ack: ack, Flags: f, Window: 1000, Options: synOptions}
+		if f == packet.ACK|packet.PSH {
+			p.PayloadLen = uint32(1 + r.IntN(20))
+		}
+		w.clients.out.send(p)
+	}
+	answers := 0
+	w.clients.tricks[t.Reverse()] = func(p *packet.Packet) {
+		answers++
+		if !p.IsSYNACK() || answers > 3 {
+			return
+		}
+		for range 1 + r.IntN(6) {
+			seq := iss + 1 + seqnum.Value(r.IntN(3)) - 1
+			flags := []packet.Flags{
+				packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.ACK, packet.ACK | packet.PSH, packet.FIN | packet.ACK,
+				packet.RST, packet.RST | packet.ACK,
+			}[r.IntN(8)]
+			send(seq, p.Seq+1, flags)
+		}
+	}
+	send(iss, 0, packet.SYN)
+}
+
+// trickster is the last octet of the attacker's own address.
+const trickster = 99
+
 // inexact sends a RST in the name of a client, inside the server's window and
 // not at its edge: the server challenges it, and holds on.
 func (w *world) inexact() {

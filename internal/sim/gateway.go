@@ -175,7 +175,6 @@ func (g *gateway) forward(p packet.Packet, e *entry) {
 
 func (g *gateway) route(p packet.Packet) {
 	if p.DstPort == serverPort {
-		g.world.passesToServer(&p)
 		g.toServer.send(p)
 		return
 	}

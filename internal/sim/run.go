@@ -28,6 +28,9 @@ func Run(o Options) error {
 	if hostile {
 		w.every(100*time.Millisecond, openFor, w.rand, w.inexact)
 	}
+	if w.rand.IntN(3) == 0 {
+		w.every(50*time.Millisecond, openFor, w.rand, w.trick)
+	}
 	w.ticks(100*time.Millisecond, runFor)
 	w.every(keyLife, runFor, w.rand, func() { w.gateway.engine.RotateKey(synproxy.Key{w.rand.Uint64(), 3}) })
 	w.clock.run(openFor / 2)

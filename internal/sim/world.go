@@ -60,6 +60,7 @@ type world struct {
 type host struct {
 	world   *world
 	sockets map[packet.Tuple]*socket
+	tricks  map[packet.Tuple]func(*packet.Packet) // in place of a socket
 	out     *link
 	listens bool
 	refuses bool // as if nobody listened
@@ -69,13 +70,13 @@ type host struct {
 
 func newWorld(o Options) *world {
 	r := rand.New(rand.NewPCG(o.Seed, 0))
-	w := &world{clock: &clock{}, rand: r, trace: o.Trace, reset: make(map[packet.Tuple]bool), spoofed: make(map[packet.Tuple]bool)}
+	w := &world{clock: &clock{}, rand: r, trace: o.Trace, spoofed: make(map[packet.Tuple]bool)}
 	w.policy = []rules.State{rules.Keep, rules.Synproxy, rules.Synproxy}[r.IntN(3)]
 	w.cookies = r.IntN(3) == 0
 	w.limit = 1 + r.IntN(6)
 	w.gateway = &gateway{world: w, engine: w.newEngine(), entries: make(map[packet.Key]*entry)}
 	w.server = &host{world: w, sockets: make(map[packet.Tuple]*socket), listens: true}
-	w.clients = &host{world: w, sockets: make(map[packet.Tuple]*socket)}
+	w.clients = &host{world: w, sockets: make(map[packet.Tuple]*socket), tricks: make(map[packet.Tuple]func(*packet.Packet))}
 	w.server.refuses, w.server.silent = r.IntN(12) == 0, r.IntN(12) == 0
 	w.wire()
 	return w
@@ -117,6 +118,10 @@ func (w *world) wire() {
 
 // receive gives a packet to its socket, or to the listener.
 func (h *host) receive(p packet.Packet) {
+	if trick := h.tricks[p.Tuple]; trick != nil {
+		trick(&p)
+		return
+	}
 	if h.silent {
 		return
 	}
@@ -172,31 +177,27 @@ func (w *world) accepted(s *socket) {
 
 // checkLimit counts what the server holds of one source.
 func (w *world) checkLimit(source packet.Addr) {
-	n := 0
+	var held []uint16
 	for _, s := range w.served {
-		if s.tuple.Dst == source && s.state == established && !s.finSent && !w.reset[s.tuple.Reverse()] {
-			n++
+		if s.tuple.Dst == source && s.state == established && !s.finSent {
+			held = append(held, s.tuple.DstPort)
 		}
 	}
-	if n > w.limit {
-		var held []uint16
-		for _, s := range w.served {
-			if s.tuple.Dst == source && s.state == established && !s.finSent && !w.reset[s.tuple.Reverse()] {
-				held = append(held, s.tuple.DstPort)
-			}
-		}
-		w.failf("the server holds %d connections of %v, more than %d: ports %d", n, source.Netip(), w.limit, held)
+	if len(held) > w.limit {
+		w.failf("the server holds %d connections of %v, more than %d: ports %d, of which %d count",
+			len(held), source.Netip(), w.limit, held, w.counting(source))
 	}
 }
 
-// passesToServer sees what leaves for the server.
-func (w *world) passesToServer(p *packet.Packet) {
-	if p.Flags.Has(packet.RST) {
-		w.reset[p.Tuple] = true
-	}
-	if p.IsSYN() {
-		delete(w.reset, p.Tuple)
-	}
+// counting are the client's ports of the connections of a source that count.
+func (w *world) counting(source packet.Addr) (ports []uint16) {
+	_ = w.gateway.engine.States(w.clock.now, func(l *engine.Listed) error {
+		if l.Counting && l.Tuple.Src == source {
+			ports = append(ports, l.Tuple.SrcPort)
+		}
+		return nil
+	})
+	return ports
 }
 
 func (w *world) tracef(format string, args ...any) {
