@@ -13,7 +13,7 @@ type Decision struct {
 	Limit   uint32        // and how many it may have
 	Offload packet.Offload
 
-	segments [3]packet.Segment // no packet calls for more
+	segments [2]packet.Segment // no packet calls for more
 	count    int
 }
 

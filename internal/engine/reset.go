@@ -61,20 +61,24 @@ func (e *Engine) end(sh *conntrack.Shard, s *conntrack.State, now time.Duration,
 	e.askHeld(sh, s, s.Src.SeqLo, now, d)
 }
 
-// ends answers a packet of a connection that is being ended: both sides hear a
-// RST with the numbers that the packet shows they expect.
+// ends takes the numbers of a packet of a connection that is being ended: the
+// server hears a RST that it will obey, and is asked again. The client is told
+// when the slot is free.
 func (v *visit) ends() {
 	v.d.drop(packet.ReasonStateMismatch)
-	if v.p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
+	s, p := v.state, v.p
+	if p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
 		return
 	}
-	seq := v.p.Seq
+	expected := p.End() // by the server
 	if v.dir == conntrack.Reply {
-		seq = seq.Add(v.state.SeqDiff)
+		expected = p.Ack
+		s.Dst.SeqLo = p.End()
+	} else {
+		s.Dst.SeqLo = p.Ack.Sub(s.SeqDiff)
 	}
-	v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), v.p.Ack))
-	v.d.emit(synproxy.Reset(v.p.Tuple, seq))
-	v.d.emit(probe(v.state))
+	v.d.emit(synproxy.Reset(s.Tuple, expected))
+	v.d.emit(probe(s))
 }
 
 func probe(s *conntrack.State) packet.Segment {
@@ -122,8 +126,12 @@ func (v *visit) obeyed() {
 	v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
 	s.Offloaded = false
 	if s.Handshake.Ending {
-		// It is not the client that has ended it. If the number is stale, the
-		// client's challenge shows the right one.
-		v.d.emit(synproxy.Reset(s.Tuple.Reverse(), s.Dst.SeqLo.Add(s.SeqDiff)))
+		v.d.emit(farewell(s)) // it is not the client that has ended it
 	}
+}
+
+// farewell resets the client. If the number is stale, the client's challenge
+// shows the right one.
+func farewell(s *conntrack.State) packet.Segment {
+	return synproxy.Reset(s.Tuple.Reverse(), s.Dst.SeqLo.Add(s.SeqDiff))
 }

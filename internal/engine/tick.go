@@ -124,6 +124,9 @@ func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, pre
 		return
 	}
 	d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
+	if s.Handshake.Ending {
+		d.emit(farewell(s)) // the server has said nothing
+	}
 	src := sh.Remove(s)
 	sh.Unlock()
 	e.table.Drop(src)
