@@ -110,6 +110,14 @@ func (e *Engine) askAgain(s *conntrack.State, now time.Duration) bool {
 	return true
 }
 
+// doubtServer is for a RST of a server's that was asked and has not denied. The
+// kernel's entry has begun anew since and would take any number; the RST may
+// answer something else. The client gets it, and the server is asked again.
+func (v *visit) doubtServer() {
+	v.d.pass(packet.MarkTrack)
+	v.d.emit(probe(v.state))
+}
+
 // serverDenies says whether the server answers our question: it does not hold
 // the connection.
 func (v *visit) serverDenies() bool {

@@ -89,6 +89,10 @@ func (v *visit) reset() {
 		v.askServer()
 		return
 	}
+	if v.dir == conntrack.Reply && v.state.Dst.State == conntrack.Established && v.state.Handshake.Probe != 0 {
+		v.doubtServer()
+		return
+	}
 	if v.dir == conntrack.Original && v.state.Opening() {
 		// A copy that no small TTL keeps from the server, which has half the
 		// handshake in mind.
@@ -131,10 +135,10 @@ func (v *visit) lateSYNACK() {
 		v.d.drop(packet.ReasonStateMismatch)
 		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), p.Ack))
 	case s.Proxied:
+		// With the number of the answer that was joined. If this one is of another
+		// try of ours that the server has in mind, it resets, and the client hears.
 		v.d.drop(packet.ReasonSynproxy)
-		if p.Seq.Size(s.Handshake.ISN) == s.SeqDiff { // not the answer to an earlier try of ours
-			v.d.emit(synproxy.ACK(s.Tuple, p.Ack, p.Seq+1, s.Handshake.Window))
-		}
+		v.d.emit(synproxy.ACK(s.Tuple, p.Ack, s.Handshake.ISN.Sub(s.SeqDiff)+1, s.Handshake.Window))
 	default:
 		v.d.pass(v.mark())
 	}

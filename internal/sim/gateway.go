@@ -120,11 +120,16 @@ func (g *gateway) queue(p packet.Packet, e *entry) {
 		return
 	}
 	begins := p.IsSYN() && d.Mark == packet.MarkOpening
-	if d.Mark != packet.MarkSeen && (e == nil || begins) {
+	picksUp := e == nil && !p.Flags.Any(packet.FIN|packet.RST) // conntrack makes no entry of those
+	if d.Mark != packet.MarkSeen && (picksUp || begins) {
 		e = &entry{original: p.Tuple, last: g.world.clock.now}
 		g.entries[p.Tuple.Key()] = e
 	}
-	if e != nil && (begins || p.IsSYNACK() && d.Mark == packet.MarkOpening) {
+	answers := p.IsSYNACK() && d.Mark != packet.MarkSeen
+	if e != nil && (begins || answers) {
+		if answers && e.acked[1-e.side(&p)] { // it answers a SYN inside a connection
+			e.acked, e.sent = [2]bool{}, [2]bool{}
+		}
 		e.track(&p) // conntrack sees it only now that it may pass
 	}
 	if e != nil && d.Mark != packet.MarkSeen {

@@ -25,7 +25,7 @@ var timeouts = conntrack.Timeouts{
 const (
 	openFor  = 20 * time.Second  // clients begin connections
 	runFor   = 150 * time.Second // and have to be done with them
-	drainFor = 200 * time.Second // then nothing may be left
+	drainFor = 400 * time.Second // then nothing may be left
 )
 
 // Options describe a run; Seed chooses all that they leave open.
