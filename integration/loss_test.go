@@ -28,7 +28,9 @@ func TestInfoTellsOfLosses(t *testing.T) {
 		t.Fatal(err)
 	}
 	full, userFull := g.counter("queue-dropped"), g.counter("queue-user-dropped")
-	if full+userFull != sent-room {
+	// A signal takes its time: the daemon may read one more batch.
+	const batch = 64
+	if lost := full + userFull; lost > sent-room || lost < sent-room-batch {
 		t.Errorf("queue-dropped %d, queue-user-dropped %d, and %d were too many", full, userFull, sent-room)
 	}
 }
