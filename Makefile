@@ -33,7 +33,7 @@ demo: setup build ## the story of the README on a lab of network namespaces (roo
 	bin/demo -nfqfw bin/nfqfw
 
 sim: ## a long campaign of the simulation: SIM_RUNS seeds, or one SEED
-	$(GO) test -count=1 -timeout 60m -v ./internal/sim -run Campaign -runs $(SIM_RUNS) -seed $(SEED)
+	$(GO) test -count=1 -timeout 60m -v ./internal/sim -run Campaign -runs $(SIM_RUNS) -first 0 -seed $(SEED)
 
 bench: ## benchmarks of decoding, engine and cookie
 	$(GO) test -run '^$$' -bench . -benchmem ./conntrack ./synproxy ./rules ./internal/engine ./internal/wire

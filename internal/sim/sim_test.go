@@ -10,8 +10,9 @@ import (
 )
 
 var (
-	runs = flag.Int("runs", 300, "how many seeds to run")
-	seed = flag.Uint64("seed", 0, "run this seed alone")
+	runs  = flag.Int("runs", 300, "how many seeds to run")
+	first = flag.Uint64("first", 1, "the first of them; 0: the clock says")
+	seed  = flag.Uint64("seed", 0, "run this seed alone, and show what the gateway sees")
 )
 
 func TestCampaign(t *testing.T) {
@@ -22,14 +23,17 @@ func TestCampaign(t *testing.T) {
 		return
 	}
 	began := time.Now()
-	first := uint64(began.UnixNano())
+	from := *first
+	if from == 0 {
+		from = uint64(began.UnixNano())
+	}
 	var group errgroup.Group
 	group.SetLimit(8)
 	var failed atomic.Int32
 	for i := range uint64(*runs) {
 		group.Go(func() error {
-			if err := Run(Options{Seed: first + i}); err != nil && failed.Add(1) <= 3 {
-				t.Errorf("%v\nreplay: go test ./internal/sim -seed %d", err, first+i)
+			if err := Run(Options{Seed: from + i}); err != nil && failed.Add(1) <= 3 {
+				t.Errorf("%v\nreplay: go test ./internal/sim -seed %d", err, from+i)
 			}
 			return nil
 		})
