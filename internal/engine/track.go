@@ -130,10 +130,15 @@ func (v *visit) lateSYN() {
 func (v *visit) lateSYNACK() {
 	s, p := v.state, v.p
 	switch {
-	case s.Proxied && p.Ack != s.Handshake.Client+1, s.Dst.State > conntrack.Established:
+	case s.Dst.State > conntrack.Established:
 		v.remove()
 		v.d.drop(packet.ReasonStateMismatch)
 		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), p.Ack))
+	case s.Proxied && p.Ack != s.Handshake.Client+1:
+		// Late, from an earlier try of the client's, or the server has lost this
+		// connection: it is asked.
+		v.d.drop(packet.ReasonStateMismatch)
+		v.askHeld(v.shard, s, p.Ack, v.now, v.d)
 	case s.Proxied:
 		// With the number of the answer that was joined. If this one is of another
 		// try of ours that the server has in mind, it resets, and the client hears.

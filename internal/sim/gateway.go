@@ -91,8 +91,8 @@ func (e *entry) track(seen *packet.Packet) bool {
 	if p.Flags.Has(packet.ACK) && e.sent[1-side] && (e.maxEnd[1-side] + 1).LessThan(p.Ack) {
 		return false // it acknowledges what was never sent, and is no answer to a keepalive
 	}
-	if e.sent[side] && p.Seq.Size(e.maxEnd[side]) > 1<<17 && e.maxEnd[side].Size(p.Seq) > 1<<17 {
-		return false // far from all that it sent so far
+	if e.sent[side] && !e.near(side, p.Seq) {
+		return false
 	}
 	if p.Flags.Has(packet.RST) {
 		return true
@@ -104,6 +104,12 @@ func (e *entry) track(seen *packet.Packet) bool {
 		e.maxEnd[side], e.sent[side] = p.End(), true
 	}
 	return true
+}
+
+// near says whether a number is not far from all that a side has sent so far.
+func (e *entry) near(side int, seq seqnum.Value) bool {
+	const far = 1 << 17
+	return e.sent[side] && (seq.Size(e.maxEnd[side]) <= far || e.maxEnd[side].Size(seq) <= far)
 }
 
 // queue has the engine judge a packet, as the daemon does.
@@ -125,7 +131,7 @@ func (g *gateway) queue(p packet.Packet, e *entry) {
 		e = &entry{original: p.Tuple, last: g.world.clock.now}
 		g.entries[p.Tuple.Key()] = e
 	}
-	answers := p.IsSYNACK() && d.Mark != packet.MarkSeen
+	answers := p.IsSYNACK() && d.Mark != packet.MarkSeen && e != nil && !e.near(e.side(&p), p.Seq)
 	if e != nil && (begins || answers) {
 		if answers && e.acked[1-e.side(&p)] { // it answers a SYN inside a connection
 			e.acked, e.sent = [2]bool{}, [2]bool{}
