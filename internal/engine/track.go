@@ -145,6 +145,9 @@ func (v *visit) lateSYNACK() {
 		v.d.drop(packet.ReasonSynproxy)
 		v.d.emit(synproxy.ACK(s.Tuple, p.Ack, s.Handshake.ISN.Sub(s.SeqDiff)+1, s.Handshake.Window))
 	default:
+		// A question about the old connection has no meaning for a new one, which
+		// goes on in the slot of the old.
+		s.Handshake.Asking, s.Handshake.Probe = false, 0
 		v.d.pass(v.mark())
 	}
 }

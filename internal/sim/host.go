@@ -156,7 +156,7 @@ func (s *socket) receive(p *packet.Packet) {
 		}
 		s.sendACK() // the challenge of RFC 5961
 	case !p.Flags.Has(packet.ACK):
-	case s.state == synReceived && p.Seq.LessThan(s.rcvNxt):
+	case s.state == synReceived && p.Seq-s.rcvNxt > 65535:
 		s.send(s.iss+1, packet.ACK, 0, packet.Options{}) // out of the window: Linux looks at that first
 	case s.state == synReceived && p.Ack != s.iss+1:
 		s.out.send(packet.Packet{Tuple: s.tuple, Seq: p.Ack, Flags: packet.RST, InName: "eth1"})
