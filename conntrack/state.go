@@ -46,8 +46,7 @@ type Handshake struct {
 	MSS      uint16        // the client's; 0: none
 	ToldMSS  uint16        // what the client was told
 	WScale   uint8         // the client's window shift
-	Offered  bool          // the client offers window scaling
-	Told     bool          // and we told it the server scales too,
+	Told     bool          // the client scales, and was told that the server does,
 	ToldBy   uint8         // by this shift
 	SACK     bool          // both sides permit SACK, as far as is known
 	Learning bool          // the SYN offers the server more than the client was told
@@ -158,9 +157,8 @@ func (s *State) AcksOlder(d Dir, p *packet.Packet) bool {
 	return to.State == SynSent && p.Ack != to.SeqLo
 }
 
-// fitsRST is pf's rule for RST, but for the client's, which has to be exact:
-// next to the expected number, or, from a peer
-// that never said anything else, in answer to the SYN.
+// fitsRST is pf's rule for the server's RST: next to the expected number, or in
+// answer to the SYN if it never said anything else. The client's has to be exact.
 func (s *State) fitsRST(d Dir, p *packet.Packet) bool {
 	from, to := s.peers(d)
 	switch {
@@ -245,7 +243,7 @@ func (r *Peer) scaleOf(p *packet.Packet) uint8 {
 
 // SetOptions takes over what the client offers and what it was told.
 func (h *Handshake) SetOptions(client, told packet.Options) {
-	h.MSS, h.WScale, h.Offered = client.MSS, client.WScale, client.HasWScale
+	h.MSS, h.WScale = client.MSS, client.WScale
 	h.Told, h.ToldBy, h.SACK, h.ToldMSS = told.HasWScale, told.WScale, told.SACKPermitted, told.MSS
 }
 

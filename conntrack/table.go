@@ -4,7 +4,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"nfqfw/internal/packet"
 )
@@ -140,7 +139,7 @@ func (sh *Shard) Waiting(due func(*State) bool) {
 	sh.waiting = kept
 }
 
-// Shards is the number of shards, for EachIn.
+// Shards is the number of shards, for LockShard.
 func (t *Table) Shards() int { return tableShards }
 
 // LockShard locks shard number i.
@@ -158,6 +157,3 @@ func (sh *Shard) Each(f func(*State)) {
 		}
 	}
 }
-
-// Age is how long the state exists.
-func (s *State) Age(now time.Duration) time.Duration { return now - s.Created }

@@ -32,16 +32,6 @@ func (t Timeout) String() string {
 	return "unknown"
 }
 
-// TimeoutNamed finds a class by pf's name.
-func TimeoutNamed(name string) (Timeout, bool) {
-	for i, n := range timeoutNames {
-		if n == name {
-			return Timeout(i), true
-		}
-	}
-	return 0, false
-}
-
 // Timeouts are the lifetimes of all classes.
 type Timeouts [TimeoutCount]time.Duration
 

@@ -44,15 +44,23 @@ func (v *visit) clientEnds() bool {
 
 // endHandshake forgets the connection and tells whoever still believes in it.
 func (v *visit) endHandshake() {
-	tuple, h := v.state.Tuple, v.state.Handshake
-	asked := v.state.Src.State == conntrack.ProxyDst
-	v.remove()
-	if asked {
-		v.d.emit(synproxy.Reset(tuple, h.Client+1))
+	if v.state.Src.State == conntrack.ProxyDst {
+		v.d.emit(resetServer(v.state))
 	}
 	if !v.p.Flags.Has(packet.RST) {
-		v.d.emit(synproxy.Reset(tuple.Reverse(), h.ISN+1))
+		v.d.emit(resetClient(v.state))
 	}
+	v.remove()
+}
+
+// resetServer and resetClient abort the two handshakes of the SYN proxy's, with
+// the numbers that either side expects next.
+func resetServer(s *conntrack.State) packet.Segment {
+	return synproxy.Reset(s.Tuple, s.Handshake.Client+1)
+}
+
+func resetClient(s *conntrack.State) packet.Segment {
+	return synproxy.Reset(s.Tuple.Reverse(), s.Handshake.ISN+1)
 }
 
 // proveClient waits in PROXY:SRC for the ACK that shows that the client is
@@ -149,9 +157,8 @@ func (v *visit) fromServer() {
 }
 
 func (v *visit) serverRefuses() {
-	tuple, h := v.state.Tuple, v.state.Handshake
+	v.d.emit(resetClient(v.state))
 	v.remove()
-	v.d.emit(synproxy.Reset(tuple.Reverse(), h.ISN+1))
 }
 
 // serverAnswers learns from the SYN+ACK and joins the two handshakes, if both
@@ -170,15 +177,14 @@ func (v *visit) serverAnswers() {
 		// the server then has that connection in mind, and is to forget it.
 		h.Learning = false
 		h.Again++
-		v.d.emit(synproxy.Reset(s.Tuple, h.Client+1))
+		v.d.emit(resetServer(s))
 		v.d.emit(serverSYN(s))
 	default:
 		// The server has changed, and the client cannot be told any more; or it
 		// answers what it was not asked.
-		tuple, handshake := s.Tuple, *h
+		v.d.emit(resetServer(s))
+		v.d.emit(resetClient(s))
 		v.remove()
-		v.d.emit(synproxy.Reset(tuple, handshake.Client+1))
-		v.d.emit(synproxy.Reset(tuple.Reverse(), handshake.ISN+1))
 	}
 }
 

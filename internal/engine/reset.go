@@ -56,9 +56,14 @@ func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Val
 // it. The numbers are stale: what either side says from now on gives the right
 // ones, and the server is made to say something.
 func (e *Engine) end(sh *conntrack.Shard, s *conntrack.State, now time.Duration, d *Decision) {
+	setEnding(s, now)
+	e.askHeld(sh, s, s.Src.SeqLo, now, d)
+}
+
+// setEnding gives a connection that is to end its last lifetime.
+func setEnding(s *conntrack.State, now time.Duration) {
 	s.Handshake.Ending = true
 	s.Timeout, s.Refreshed = conntrack.TCPClosed, now
-	e.askHeld(sh, s, s.Src.SeqLo, now, d)
 }
 
 // ends takes the numbers of a packet of a connection that is being ended: the
@@ -101,8 +106,7 @@ func (e *Engine) askAgain(s *conntrack.State, now time.Duration) bool {
 		return true
 	}
 	if h.Tries == maxQuestions && !h.Ending {
-		h.Ending = true
-		s.Timeout, s.Refreshed = conntrack.TCPClosed, now
+		setEnding(s, now)
 	}
 	h.Tries = min(h.Tries+1, maxQuestions)
 	h.Due = now + askInterval(h.Tries)
@@ -131,7 +135,7 @@ func (v *visit) obeyed() {
 	s := v.state
 	v.advance()
 	v.d.drop(packet.ReasonDuplicate)
-	v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
+	v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
 	s.Offloaded = false
 	if s.Handshake.Ending {
 		v.d.emit(farewell(s)) // it is not the client that has ended it

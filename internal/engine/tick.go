@@ -5,7 +5,6 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/packet"
-	"nfqfw/synproxy"
 )
 
 // Tick does what is due without a packet: it sends SYNs to servers again, gives
@@ -83,8 +82,8 @@ func (e *Engine) sweep(sh *conntrack.Shard, s *conntrack.State, now time.Duratio
 func (e *Engine) abandon(sh *conntrack.Shard, s *conntrack.State) {
 	d := e.decide()
 	if s.Src.State == conntrack.ProxyDst {
-		d.emit(synproxy.Reset(s.Tuple.Reverse(), s.Handshake.ISN+1))
-		d.emit(synproxy.Reset(s.Tuple, s.Handshake.Client+1))
+		d.emit(resetClient(s))
+		d.emit(resetServer(s))
 	}
 	e.released = append(e.released, sh.Remove(s))
 }
@@ -143,8 +142,8 @@ func (e *Engine) Abort(t packet.Tuple, d *Decision) {
 		return
 	}
 	d.drop(packet.ReasonMemory)
-	d.emit(synproxy.Reset(s.Tuple, s.Handshake.Client+1))
-	d.emit(synproxy.Reset(s.Tuple.Reverse(), s.Handshake.ISN+1))
+	d.emit(resetServer(s))
+	d.emit(resetClient(s))
 	src := sh.Remove(s)
 	sh.Unlock()
 	e.table.Drop(src)

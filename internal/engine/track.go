@@ -76,7 +76,7 @@ func (v *visit) establish() {
 func (v *visit) mismatch() {
 	v.d.drop(packet.ReasonStateMismatch)
 	if v.p.Flags&(packet.ACK|packet.RST) == packet.ACK && v.state.AcksOlder(v.dir, v.p) {
-		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), v.p.Ack))
+		v.d.emit(synproxy.Refusal(v.p))
 	}
 }
 
@@ -106,7 +106,7 @@ func (v *visit) reset() {
 func (v *visit) afterReset() {
 	v.d.drop(packet.ReasonStateMismatch)
 	if v.p.Flags.Has(packet.ACK) {
-		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), v.p.Ack))
+		v.d.emit(synproxy.Refusal(v.p))
 	}
 }
 
@@ -133,7 +133,7 @@ func (v *visit) lateSYNACK() {
 	case s.Dst.State > conntrack.Established:
 		v.remove()
 		v.d.drop(packet.ReasonStateMismatch)
-		v.d.emit(synproxy.Reset(v.p.Tuple.Reverse(), p.Ack))
+		v.d.emit(synproxy.Refusal(p))
 	case s.Proxied && p.Ack != s.Handshake.Client+1:
 		// Late, from an earlier try of the client's, or the server has lost this
 		// connection: it is asked.
@@ -172,12 +172,10 @@ func (v *visit) replaces() bool {
 
 // replace forgets the old state, and the server's half of its handshake.
 func (v *visit) replace() {
-	asked := v.state.Src.State == conntrack.ProxyDst
-	reset := synproxy.Reset(v.state.Tuple, v.state.Handshake.Client+1)
-	v.remove()
-	if asked {
-		v.d.emit(reset)
+	if v.state.Src.State == conntrack.ProxyDst {
+		v.d.emit(resetServer(v.state))
 	}
+	v.remove()
 }
 
 // lostByKernel says whether the kernel carried the payload of this connection
