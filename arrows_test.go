@@ -23,8 +23,9 @@ var pure = map[string][]string{
 	"internal/packet": {"internal/seqnum"},
 	"conntrack":       {"internal/packet", "internal/seqnum"},
 	"synproxy":        {"internal/packet", "internal/seqnum"},
+	"synproxy/cookie": {"internal/packet", "internal/seqnum"},
 	"rules":           {"internal/packet"},
-	"internal/engine": {"conntrack", "synproxy", "rules", "internal/packet", "internal/seqnum"},
+	"internal/engine": {"conntrack", "synproxy", "synproxy/cookie", "rules", "internal/packet", "internal/seqnum"},
 }
 
 // impure are the standard packages by which a pure package could reach the

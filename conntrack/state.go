@@ -28,9 +28,11 @@ type State struct {
 	Refreshed time.Duration // the last packet that fitted
 	Src, Dst  Peer
 	SeqDiff   seqnum.Size // what is added to the server's numbers on their way to the client
+	TSDiff    uint32      // and to the server's timestamps
 	Timeout   Timeout
 	Offloaded bool // the kernel has an entry for it that carries the payload
 	Proxied   bool // the SYN proxy made it
+	Pressing  bool // it is one of the half-open states that the table's owner counts
 
 	Handshake Handshake
 	source    *Source
@@ -40,28 +42,32 @@ type State struct {
 // Handshake is what has to be remembered of the handshakes, most of it by the
 // SYN proxy only.
 type Handshake struct {
-	ISN      seqnum.Value  // ours, towards the client
-	Client   seqnum.Value  // the client's, which the server gets to see as well
-	Due      time.Duration // when the SYN to the server is sent again, or given up
-	MSS      uint16        // the client's; 0: none
-	ToldMSS  uint16        // what the client was told
-	WScale   uint8         // the client's window shift
-	Told     bool          // the client scales, and was told that the server does,
-	ToldBy   uint8         // by this shift
-	SACK     bool          // both sides permit SACK, as far as is known
-	Learning bool          // the SYN offers the server more than the client was told
-	Tries    uint8         // SYNs sent to the server because the last was not answered
-	Again    uint8         // SYNs sent because the answer could not be used
-	Window   uint16        // the client's last window, scaled as it will be
-	Asking   bool          // the server may still hold what the client has reset: ask it at Due,
-	Probe    seqnum.Value  // by a segment that acknowledges this, as does its RST if it does not; 0: never asked
-	Ending   bool          // the connection's time is over and both sides are being reset
+	ISN     seqnum.Value  // ours, towards the client
+	Client  seqnum.Value  // the client's, which the server gets to see as well
+	Due     time.Duration // when what was not answered is sent again, or given up
+	MSS     uint16        // the client's; 0: none
+	ToldMSS uint16        // what the client was told
+	WScale  uint8         // the client's window shift
+	Scales  bool          // the client's SYN offers window scaling
+	Told    bool          // the client scales, and was told that the server does,
+	ToldBy  uint8         // by this shift
+	SACK    bool          // both sides permit SACK, as far as is known
+	Stamps  bool          // both sides send timestamps; while Held, the client would
+	TSVal   uint32        // the client's last timestamp
+	Held    bool          // the client has no answer yet: its server is being asked what it can do
+	Tries   uint8         // what was not answered was sent so often
+	Again   uint8         // SYNs sent to the server because its answer could not be used
+	Window  uint16        // the client's last window, scaled as it will be
+	Asking  bool          // the server may still hold what the client has reset: ask it at Due,
+	Probe   seqnum.Value  // by a segment that acknowledges this, as does its RST if it does not; 0: never asked
+	Ending  bool          // the connection's time is over and both sides are being reset
 }
 
 // New is the state of a connection whose first packet is the SYN p.
 func New(p *packet.Packet, now time.Duration) State {
 	s := State{Tuple: p.Tuple, InDev: p.InDev, Created: now, Refreshed: now, Timeout: TCPFirst}
-	s.Handshake.Client, s.Handshake.SACK = p.Seq, p.Options.SACKPermitted
+	s.Handshake.Client = p.Seq
+	s.Handshake.setClient(p.Options)
 	s.Src = Peer{State: SynSent}
 	s.Src.see(p)
 	return s
@@ -81,6 +87,16 @@ func (s *State) ShakingHands() bool { return s.Src.State.proxied() }
 // Opening says whether a side has not reached ESTABLISHED yet.
 func (s *State) Opening() bool {
 	return s.ShakingHands() || min(s.Src.State, s.Dst.State) < Established
+}
+
+// HalfOpen says whether the client has not proved yet that it is where it says
+// it is: what a flood of SYNs from made-up addresses leaves behind. Unlike in pf,
+// PROXY:SRC is half-open.
+func (s *State) HalfOpen() bool {
+	if s.ShakingHands() {
+		return s.Src.State == ProxySrc
+	}
+	return s.Dst.State < Established
 }
 
 // Closed says whether nothing more can come of the connection: both FINs are
@@ -241,13 +257,35 @@ func (r *Peer) scaleOf(p *packet.Packet) uint8 {
 	return r.shift()
 }
 
-// SetOptions takes over what the client offers and what it was told.
-func (h *Handshake) SetOptions(client, told packet.Options) {
-	h.MSS, h.WScale = client.MSS, client.WScale
+// setClient takes over what the client offers in its SYN.
+func (h *Handshake) setClient(o packet.Options) {
+	h.MSS, h.WScale, h.Scales = o.MSS, o.WScale, o.HasWScale
+	h.SACK, h.Stamps, h.TSVal = o.SACKPermitted, o.HasTimestamp, o.TSVal
+}
+
+// Tell takes over what the client is told.
+func (h *Handshake) Tell(told packet.Options) {
 	h.Told, h.ToldBy, h.SACK, h.ToldMSS = told.HasWScale, told.WScale, told.SACKPermitted, told.MSS
+	h.Stamps = told.HasTimestamp
+}
+
+// SetOptions takes over what the client offered, and what it was told.
+func (h *Handshake) SetOptions(client, told packet.Options) {
+	h.setClient(client)
+	h.Tell(told)
+}
+
+// Offered are the options of the client's SYN; of SACK and timestamps what became
+// of them, once the client was told.
+func (h *Handshake) Offered() packet.Options {
+	return packet.Options{
+		MSS: h.MSS, WScale: h.WScale, HasWScale: h.Scales, SACKPermitted: h.SACK, HasTimestamp: h.Stamps, TSVal: h.TSVal,
+	}
 }
 
 // ToldOptions are the options the client was told, to tell them again.
 func (h *Handshake) ToldOptions() packet.Options {
-	return packet.Options{MSS: h.ToldMSS, WScale: h.ToldBy, HasWScale: h.Told, SACKPermitted: h.SACK}
+	return packet.Options{
+		MSS: h.ToldMSS, WScale: h.ToldBy, HasWScale: h.Told, SACKPermitted: h.SACK, HasTimestamp: h.Stamps, TSEcr: h.TSVal,
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"nfqfw/internal/packet"
 )
@@ -37,10 +38,12 @@ type Shard struct {
 	_       [64]byte  // no two shards' locks in one cache line
 }
 
-// waiting names a state. A key alone would also name those that came after it.
+// waiting names a state, and the time of its Handshake.Due. A key alone would
+// also name those that came after it.
 type waiting struct {
-	key packet.Key
+	due time.Duration
 	id  uint64
+	key packet.Key
 }
 
 // NewTable makes an empty table for at most limit states, whose sources are
@@ -123,16 +126,28 @@ func (t *Table) Drop(src *Source) {
 	}
 }
 
-// Wait asks that Waiting names this state from now on.
-func (sh *Shard) Wait(s *State) { sh.waiting = append(sh.waiting, waiting{s.Tuple.Key(), s.ID}) }
+// Wait asks that Waiting names this state at its Handshake.Due. Whoever sets
+// another Due asks again.
+func (sh *Shard) Wait(s *State) {
+	sh.waiting = append(sh.waiting, waiting{s.Handshake.Due, s.ID, s.Tuple.Key()})
+}
 
-// Waiting calls due for every state that waits, and keeps those for which it
-// says true. due may remove the state.
-func (sh *Shard) Waiting(due func(*State) bool) {
+// Waiting calls due for every state whose Handshake.Due has come. The states for
+// which it says true wait on, for the Due that it has set. due may remove the
+// state.
+func (sh *Shard) Waiting(now time.Duration, due func(*State) bool) {
 	kept := sh.waiting[:0]
 	for _, w := range sh.waiting {
+		if now < w.due {
+			kept = append(kept, w)
+			continue
+		}
 		i, ok := sh.index[w.key]
-		if ok && sh.states[i].ID == w.id && due(&sh.states[i]) {
+		if !ok || sh.states[i].ID != w.id || sh.states[i].Handshake.Due != w.due {
+			continue
+		}
+		if due(&sh.states[i]) {
+			w.due = sh.states[i].Handshake.Due
 			kept = append(kept, w)
 		}
 	}

@@ -33,6 +33,7 @@ type State uint8
 const (
 	Keep     State = iota // the handshake passes through, and is watched
 	Synproxy              // the firewall answers the handshake, and makes its own to the server
+	Adaptive              // Keep, and Synproxy while many connections are half-open
 )
 
 // String is the configuration's word.
@@ -78,7 +79,7 @@ func (r Refuse) String() string { return name(refuseNames, r) }
 // them, and the listings print them.
 var (
 	actionNames = []string{"pass", "block"}
-	stateNames  = []string{"keep", "synproxy"}
+	stateNames  = []string{"keep", "synproxy", "adaptive"}
 	trackNames  = []string{"rule", "global"}
 	countNames  = []string{"server-established", "states"}
 	refuseNames = []string{"reset", "drop"}
@@ -151,6 +152,9 @@ type Rule struct {
 	Ports  []PortRange // empty: any
 	State  State
 	Quick  bool
+	// Backlog is how many half-open connections the servers of the rule stand
+	// (listen(2)), for Adaptive; 0: not known.
+	Backlog uint32
 
 	MaxSrcConn     uint32
 	SourceTrack    Track

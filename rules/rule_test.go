@@ -220,7 +220,7 @@ func TestCountsServer(t *testing.T) {
 // The words are the configuration's; a value past the last must not stop a listing.
 func TestWords(t *testing.T) {
 	sameWords(t, Words[Action](), Pass, Block)
-	sameWords(t, Words[State](), Keep, Synproxy)
+	sameWords(t, Words[State](), Keep, Synproxy, Adaptive)
 	sameWords(t, Words[Track](), TrackRule, TrackGlobal)
 	sameWords(t, Words[Count](), CountServerEstablished, CountStates)
 	sameWords(t, Words[Refuse](), RefuseReset, RefuseDrop)

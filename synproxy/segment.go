@@ -13,7 +13,8 @@ const (
 )
 
 // ToldOptions are the options a client's SYN is answered with. Before a server
-// is known it is not said to scale its windows: that could not be taken back.
+// is known it is not said to scale its windows, or to know timestamps: that could
+// not be taken back.
 func ToldOptions(t packet.Tuple, client, server packet.Options, known bool) packet.Options {
 	told := packet.Options{MSS: client.MSS, SACKPermitted: client.SACKPermitted}
 	if told.MSS == 0 {
@@ -33,12 +34,17 @@ func ToldOptions(t packet.Tuple, client, server packet.Options, known bool) pack
 	if told.HasWScale {
 		told.WScale = server.WScale
 	}
+	told.HasTimestamp = client.HasTimestamp && server.HasTimestamp
 	return told
 }
 
 // SYNACK answers the client's SYN in the server's name. Its window is zero, so
-// that the client sends nothing before the server can take it.
+// that the client sends nothing before the server can take it. The timestamp that
+// it tells, if any, is its initial number: the client's next segment brings both
+// back, so that neither need be remembered, and the kernel is told the difference
+// to the server's clock when the server has shown it.
 func SYNACK(client packet.Tuple, isn, clientISN seqnum.Value, told packet.Options) packet.Segment {
+	told.TSVal = uint32(isn)
 	return packet.Segment{
 		Tuple: client.Reverse(), Seq: isn, Ack: clientISN + 1, Flags: packet.SYN | packet.ACK, Options: told,
 	}
@@ -52,6 +58,13 @@ func SYN(client packet.Tuple, clientISN seqnum.Value, window uint16, offer packe
 // ACK is an acknowledgment from the source of t.
 func ACK(t packet.Tuple, seq, ack seqnum.Value, window uint16) packet.Segment {
 	return packet.Segment{Tuple: t, Seq: seq, Ack: ack, Flags: packet.ACK, Window: window}
+}
+
+// Stamped adds timestamps to a segment, if on (RFC 7323 section 3.2: once agreed
+// on, every segment has them).
+func Stamped(s packet.Segment, on bool, val, echo uint32) packet.Segment {
+	s.Options.HasTimestamp, s.Options.TSVal, s.Options.TSEcr = on, val, echo
+	return s
 }
 
 // Reset aborts the connection at the destination of t. The receiver obeys it

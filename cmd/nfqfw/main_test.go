@@ -108,6 +108,10 @@ func info(_ context.Context, _ json.RawMessage, send func(any) error) error {
 		States: control.Usage{Current: 12, Limit: 100000}, Sources: control.Usage{Current: 3, Limit: 10000},
 		Counters: []control.NamedCounter{{Name: "match", Packets: 1767060}, {Name: "bad-offset", Packets: 0}, {Name: "max-src-conn", Packets: 88353}},
 		Losses:   []control.NamedCounter{{Name: "queue-dropped", Packets: 353412}, {Name: "segments-failed", Packets: 0}},
+		Syncookies: control.Syncookies{
+			Mode: "adaptive", Sent: 50, Validated: 40, Invalid: 3, Pressure: control.Pressure{HalfOpen: 7, Start: 25000, End: 12000},
+		},
+		Adaptive: []control.Pressure{{Rule: "web", On: true, Since: &since, Switches: 3, HalfOpen: 90, Start: 127, End: 61}},
 	})
 }
 
@@ -120,7 +124,10 @@ func halfAnswer(_ context.Context, _ json.RawMessage, send func(any) error) erro
 
 func panics(context.Context, json.RawMessage, func(any) error) error { panic("odd") }
 
-var seven = uint8(7)
+var (
+	seven = uint8(7)
+	since = 95.0
+)
 
 var twoStates = []control.State{
 	{

@@ -17,6 +17,7 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/rules"
+	"nfqfw/synproxy"
 )
 
 // Config is what a file says, with defaults where it says nothing.
@@ -24,7 +25,7 @@ type Config struct {
 	Daemon   Daemon
 	Timeouts conntrack.Timeouts
 	Limits   Limits
-	Cookies  bool // the SYN proxy keeps no state before a client has proved itself
+	Cookies  Syncookies
 	Ruleset  *rules.Ruleset
 
 	// RuleTimeouts has an element for each of Ruleset.Rules(): Timeouts, with
@@ -74,12 +75,22 @@ type Limits struct {
 	SrcNodes int
 }
 
-// Default is the configuration of an empty file. The limits are pf's.
+// Syncookies is when the SYN proxy keeps no state before a client has proved
+// itself, and when an adaptive rule proxies: from Start on, until under End. Both
+// are shares of how many connections may be half-open, from 0 to 1.
+type Syncookies struct {
+	Mode       synproxy.CookieMode
+	Start, End float64
+}
+
+// Default is the configuration of an empty file. The limits and marks are pf's, but
+// not the mode: pf never sends cookies unless told to.
 func Default() *Config {
 	return &Config{
 		Daemon:   Daemon{Control: DefaultSocket, Queues: 0, WhenDown: Closed},
 		Timeouts: conntrack.DefaultTimeouts(),
 		Limits:   Limits{States: 100_000, SrcNodes: 10_000},
+		Cookies:  Syncookies{Mode: synproxy.CookiesAdaptive, Start: 0.25, End: 0.12},
 		Ruleset:  rules.New(nil),
 	}
 }

@@ -65,8 +65,9 @@ func readCase(tb testing.TB, file string) (input, want string) {
 // dump shows a Config as text, defaults included.
 func dump(c *Config) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d cookies=%t\n",
-		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes, c.Cookies)
+	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d cookies=%s %s %s\n",
+		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes,
+		c.Cookies.Mode, percent(c.Cookies.Start), percent(c.Cookies.End))
 	fmt.Fprintf(&b, "timeouts %s\n", dumpTimeouts(c.Timeouts))
 	for i, r := range c.Ruleset.Rules() {
 		dumpRule(&b, &r)
@@ -78,7 +79,11 @@ func dump(c *Config) string {
 }
 
 func dumpRule(b *strings.Builder, r *rules.Rule) {
-	fmt.Fprintf(b, "rule %d %q %s on=%q quick=%t %s\n", r.Number, r.Name, r.Action, r.On, r.Quick, r.State)
+	fmt.Fprintf(b, "rule %d %q %s on=%q quick=%t %s", r.Number, r.Name, r.Action, r.On, r.Quick, r.State)
+	if r.Backlog > 0 {
+		fmt.Fprintf(b, " backlog=%d", r.Backlog)
+	}
+	fmt.Fprintln(b)
 	fmt.Fprintf(b, "  from=%s to=%s port=%v\n", dumpPrefixes(r.From), dumpPrefixes(r.To), r.Ports)
 	fmt.Fprintf(b, "  max_src_conn=%d source_track=%s /%d /%d count=%s refuse=%s\n",
 		r.MaxSrcConn, r.SourceTrack, r.SourcePrefixV4, r.SourcePrefixV6, r.Count, r.Refuse)
@@ -111,6 +116,25 @@ func TestDefaultIsAnEmptyFile(t *testing.T) {
 	}
 	if diff := cmp.Diff(dump(Default()), dump(c)); diff != "" {
 		t.Errorf("-default +parsed:\n%s", diff)
+	}
+}
+
+// What [syncookies] says, and the error it makes; none if empty.
+func TestSyncookies(t *testing.T) {
+	for _, tt := range []struct{ lines, want string }{
+		{`start = "50%"`, ""},
+		{"start = \"100%\"\nend = \"0.5%\"", ""},
+		{`start = "0%"`, "syncookies: start: 0% is out of range (more than 0%, at most 100%)"},
+		{`start = 25`, "syncookies: start: want a percentage (such as \"25%\"), got the number 25"},
+		{`start = "25"`, `syncookies: start: "25" is not a percentage (such as "25%")`},
+		{`start = "NaN%"`, `syncookies: start: "NaN%" is not a percentage (such as "25%")`},
+		{`start = "12%"`, "syncookies: end: 12% is not less than start, 12%: what was switched on would not go off"},
+		{`end = "30%"`, "syncookies: end: 30% is not less than start, 25%: what was switched on would not go off"},
+	} {
+		_, err := Parse([]byte("[syncookies]\n" + tt.lines + "\n"))
+		if got := fmt.Sprint(err); err != nil && got != tt.want || err == nil && tt.want != "" {
+			t.Errorf("%s: got %v, want %s", tt.lines, err, tt.want)
+		}
 	}
 }
 
@@ -167,8 +191,9 @@ func TestRuleValues(t *testing.T) {
 		{`source_track = "host"`, `"host" is not "rule" or "global"`},
 		{`count = "state"`, `"state" is not "server-established" or "states"; did you mean states?`},
 		{`refuse = "rst"`, `"rst" is not "reset" or "drop"`},
-		{`state = "adaptive"`, `"adaptive": not yet: this version does not switch by pressure; write "keep" or "synproxy"`},
-		{`state = "synprox"`, `"synprox" is not "keep" or "synproxy"; did you mean synproxy?`},
+		{`state = "adaptive"`, ""},
+		{`state = "synprox"`, `"synprox" is not "keep", "synproxy" or "adaptive"; did you mean synproxy?`},
+		{`backlog = 511`, `has a meaning with state = "adaptive" only; remove the key`},
 		{`quick = 1`, "want true or false, got the number 1"},
 		{`name = ""`, "is empty; leave the key out for a name by number"},
 		{`name = "a\u0007b"`, `"a\ab" holds a control character or a quote, or begins or ends with a space`},

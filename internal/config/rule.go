@@ -40,6 +40,8 @@ func readRule(s section, n int, names names) rule {
 	}
 	if r.Action == rules.Block {
 		refuseOnBlock(s, &r)
+	} else if r.Backlog > 0 && r.State != rules.Adaptive {
+		s.fail("backlog", errors.New(`has a meaning with state = "adaptive" only; remove the key`))
 	}
 	return r
 }
@@ -63,7 +65,8 @@ func matchFields(r *rule) []field {
 func stateFields(r *rule) []field {
 	const noRates, noStateLimits, noTables = "does not limit rates", "does not limit states per rule", "has no tables"
 	return []field{
-		{key: "state", value: statePolicy(r)},
+		{key: "state", value: word(&r.State, rules.Words[rules.State]())},
+		{key: "backlog", value: number(&r.Backlog, 1, math.MaxInt32)},
 		{key: "max_src_conn", value: number(&r.MaxSrcConn, 1, math.MaxUint32)},
 		{key: "source_track", value: word(&r.SourceTrack, rules.Words[rules.Track]())},
 		{key: "source_prefix_v4", value: number(&r.SourcePrefixV4, 1, 32)},
@@ -77,16 +80,6 @@ func stateFields(r *rule) []field {
 		{key: "overload", notYet: noTables},
 		{key: "flush", notYet: noTables},
 		{key: "enforce", notYet: "has no dry run"},
-	}
-}
-
-func statePolicy(r *rule) func(any) error {
-	read := word(&r.State, rules.Words[rules.State]())
-	return func(v any) error {
-		if v == "adaptive" {
-			return fmt.Errorf(`"adaptive": %w`, notYet("does not switch by pressure", `write "keep" or "synproxy"`))
-		}
-		return read(v)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"math"
 	"path"
 	"strings"
+
+	"nfqfw/synproxy"
 )
 
 // readDaemon reads [daemon].
@@ -42,23 +44,16 @@ func readLimits(s section, l *Limits) {
 	})
 }
 
-// readSyncookies reads [syncookies], of whose modes "adaptive" is missing.
-func readSyncookies(s section, cookies *bool) {
-	const lacks = "does not switch by pressure"
+// readSyncookies reads [syncookies].
+func readSyncookies(s section, c *Syncookies) {
 	s.read([]field{
-		{key: "mode", value: text(func(mode string) error {
-			*cookies = mode == "always"
-			switch mode {
-			case "never", "always":
-				return nil
-			case "adaptive":
-				return fmt.Errorf("%q: %w", mode, notYet(lacks, `write "never" or "always"`))
-			}
-			return fmt.Errorf("%s is not %s", shown(mode), either([]string{"never", "always", "adaptive"}))
-		})},
-		{key: "start", notYet: lacks},
-		{key: "end", notYet: lacks},
+		{key: "mode", value: word(&c.Mode, synproxy.CookieModes)},
+		{key: "start", value: share(&c.Start)},
+		{key: "end", value: share(&c.End)},
 	})
+	if c.End >= c.Start {
+		s.fail("end", fmt.Errorf("%s is not less than start, %s: what was switched on would not go off", percent(c.End), percent(c.Start)))
+	}
 }
 
 // refuseTables refuses every [table.NAME].

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,6 +74,28 @@ func number[T unsigned](dst *T, first, last int64) func(any) error {
 		return nil
 	}
 }
+
+// share reads a percentage as a share of 1.
+func share(dst *float64) func(any) error {
+	return func(v any) error {
+		s, ok := v.(string)
+		if !ok {
+			return wrongType(v, `a percentage (such as "25%")`)
+		}
+		number, ok := strings.CutSuffix(s, "%")
+		n, err := strconv.ParseFloat(number, 64)
+		switch {
+		case !ok || err != nil || math.IsNaN(n):
+			return fmt.Errorf(`%s is not a percentage (such as "25%%")`, shown(s))
+		case n <= 0 || n > 100:
+			return fmt.Errorf("%s is out of range (more than 0%%, at most 100%%)", s)
+		}
+		*dst = n / 100
+		return nil
+	}
+}
+
+func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 6, 64) + "%" }
 
 // word reads one of several words; the value is its place among them.
 func word[T ~uint8](dst *T, words []string) func(any) error {

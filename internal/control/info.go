@@ -14,6 +14,9 @@ type Info struct {
 	Sources  Usage          `json:"sources"`
 	Counters []NamedCounter `json:"counters"` // in pf's order
 	Losses   []NamedCounter `json:"losses"`   // what no decision lost: all are 0 while all is well
+
+	Syncookies Syncookies `json:"syncookies"`
+	Adaptive   []Pressure `json:"adaptive"` // a switch for each rule with state = "adaptive"
 }
 
 // Usage is how full a table is.
@@ -44,6 +47,12 @@ func (i *Info) WriteText(w io.Writer, verbose bool) error {
 	}
 	if err == nil {
 		err = i.writeCounters(w, "Losses", i.Losses)
+	}
+	if err == nil {
+		err = i.writeSyncookies(w)
+	}
+	if err == nil {
+		err = i.writeAdaptive(w)
 	}
 	return err
 }

@@ -18,7 +18,7 @@ import (
 	"nfqfw/internal/inject"
 	"nfqfw/internal/nfq"
 	"nfqfw/internal/offload"
-	"nfqfw/synproxy"
+	"nfqfw/synproxy/cookie"
 )
 
 // firstQueue is the number of the first kernel queue. Others tend to start at 0.
@@ -192,15 +192,16 @@ func joinNew(first, second error) error {
 
 func newEngine(c *config.Config) *engine.Engine {
 	return engine.New(engine.Config{
-		Ruleset: c.Ruleset, Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes, Cookies: c.Cookies,
+		Ruleset: c.Ruleset, Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes,
+		Cookies: c.Cookies.Mode, Start: c.Cookies.Start, End: c.Cookies.End,
 		NewerKey: randomKey(), OlderKey: randomKey(), HashSeed: randomKey()[0],
 	})
 }
 
-func randomKey() synproxy.Key {
+func randomKey() cookie.Key {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
-	return synproxy.Key{binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:])}
+	return cookie.Key{binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:])}
 }
 
 // start opens all that the loops need, and sets them going.

@@ -8,8 +8,10 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/control"
+	"nfqfw/internal/engine"
 	"nfqfw/internal/nfq"
 	"nfqfw/internal/packet"
+	"nfqfw/synproxy"
 )
 
 // info answers "nfqfw info".
@@ -23,9 +25,37 @@ func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error
 	limits := d.config.Limits
 	return send(&control.Info{
 		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Counters: d.counters(), Losses: losses,
-		States:  control.Usage{Current: d.engine.Len(), Limit: limits.States},
-		Sources: control.Usage{Current: sources, Limit: limits.SrcNodes},
+		States:     control.Usage{Current: d.engine.Len(), Limit: limits.States},
+		Sources:    control.Usage{Current: sources, Limit: limits.SrcNodes},
+		Syncookies: d.syncookies(), Adaptive: d.adaptive(),
 	})
+}
+
+func (d *daemon) syncookies() control.Syncookies {
+	c, mode := d.engine.Counters(), d.config.Cookies.Mode
+	total := d.engine.Total()
+	return control.Syncookies{
+		Mode: mode.String(), Active: mode == synproxy.CookiesAlways || mode == synproxy.CookiesAdaptive && total.On,
+		Sent: c.CookiesSent.Load(), Validated: c.CookiesValid.Load(), Invalid: c.CookiesInvalid.Load(),
+		Pressure: d.pressure(&total),
+	}
+}
+
+func (d *daemon) adaptive() []control.Pressure {
+	list := []control.Pressure{}
+	d.engine.Pressures(func(p engine.Pressure) { list = append(list, d.pressure(&p)) })
+	return list
+}
+
+func (d *daemon) pressure(p *engine.Pressure) control.Pressure {
+	out := control.Pressure{
+		Rule: p.Rule, On: p.On, Switches: p.Switches, HalfOpen: p.HalfOpen, Start: p.Start, End: p.End,
+	}
+	if p.Switches > 0 {
+		since := (d.now() - p.Since).Round(time.Millisecond).Seconds()
+		out.Since = &since
+	}
+	return out
 }
 
 func (d *daemon) counters() []control.NamedCounter {

@@ -40,6 +40,7 @@ func (t *ticker) run(ctx context.Context) error {
 		}
 		t.engine.Tick(t.now(), t.do)
 		t.flush()
+		t.engine.Switches(t.logSwitch)
 		if turn%namesInterval == 0 {
 			t.names.refresh()
 		}
@@ -55,6 +56,22 @@ func (t *ticker) do(d *engine.Decision) {
 		return
 	}
 	t.carryOut(d)
+}
+
+// logSwitch says when the SYN proxy took over from a rule, or gave back, and when it
+// began or ended to answer with cookies.
+func (t *ticker) logSwitch(p engine.Pressure) {
+	attrs := []any{"half_open", p.HalfOpen, "start", p.Start, "end", p.End}
+	what := [2]string{"syncookies inactive", "syncookies active"}
+	if p.Rule != "" {
+		what = [2]string{"adaptive rule keeps state", "adaptive rule proxies"}
+		attrs = append(attrs, "rule", p.Rule)
+	}
+	message := what[0]
+	if p.On {
+		message = what[1]
+	}
+	t.log.Info(message, attrs...)
 }
 
 // askIdle looks how long the kernel has seen nothing of a connection whose time

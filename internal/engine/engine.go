@@ -8,6 +8,7 @@ import (
 	"nfqfw/internal/packet"
 	"nfqfw/rules"
 	"nfqfw/synproxy"
+	"nfqfw/synproxy/cookie"
 )
 
 // Config is what an engine is made of.
@@ -16,9 +17,11 @@ type Config struct {
 	Timeouts []conntrack.Timeouts // of each rule, in the ruleset's order
 	States   int                  // how many states there may be
 	SrcNodes int                  // how many sources may be tracked
-	Cookies  bool                 // keep no state before a client has proved itself
-	NewerKey synproxy.Key         // of the cookies: random
-	OlderKey synproxy.Key
+	Cookies  synproxy.CookieMode  // when to keep no state before a client has proved itself
+	Start    float64              // the share of half-open states above which what is adaptive proxies, or bakes cookies
+	End      float64              // and under which no more: less than Start
+	NewerKey cookie.Key           // of the cookies: random
+	OlderKey cookie.Key
 	HashSeed uint64 // of the tables: random, unless a run is to be repeated
 }
 
@@ -26,13 +29,19 @@ type Config struct {
 type Engine struct {
 	ruleset  *rules.Ruleset
 	timeouts []conntrack.Timeouts
-	cookies  bool
 	draining atomic.Bool
+	stamps   atomic.Bool // the kernel can translate timestamps
 	table    *conntrack.Table
 	sources  *conntrack.Sources
-	jar      *synproxy.Jar
+	jar      *cookie.Jar
 	servers  *synproxy.Servers
 	counters Counters
+
+	cookies   synproxy.CookieMode
+	marks     marks
+	states    int // how many there may be
+	total     pressure
+	pressures []pressure // by rule
 
 	// Tick's own, which only one goroutine calls:
 	turn     int
@@ -44,17 +53,31 @@ type Engine struct {
 type Counters struct {
 	Passed  atomic.Uint64
 	Reasons [packet.ReasonCount]atomic.Uint64
+
+	CookiesSent    atomic.Uint64
+	CookiesValid   atomic.Uint64
+	CookiesInvalid atomic.Uint64 // ACKs that would have to repeat a cookie, and do not
 }
 
 // New makes an engine without states.
 func New(c Config) *Engine {
 	sources := conntrack.NewSources(c.SrcNodes, c.HashSeed)
-	return &Engine{
+	e := &Engine{
 		ruleset: c.Ruleset, timeouts: c.Timeouts, cookies: c.Cookies,
 		table: conntrack.NewTable(c.States, sources, c.HashSeed), sources: sources,
-		jar: synproxy.NewJar(c.NewerKey, c.OlderKey), servers: synproxy.NewServers(),
+		jar: cookie.NewJar(c.NewerKey, c.OlderKey), servers: synproxy.NewServers(),
+		states: c.States, marks: marks{c.Start, c.End}, pressures: make([]pressure, len(c.Ruleset.Rules())),
 	}
+	e.total.capacity.Store(int64(c.States))
+	for i := range e.pressures {
+		e.SetBacklog(i+1, 0)
+	}
+	return e
 }
+
+// SetTimestamps says whether the kernel can translate timestamps. Until it is said
+// to, the SYN proxy offers none.
+func (e *Engine) SetTimestamps(on bool) { e.stamps.Store(on) }
 
 // Drain keeps state where rules say synproxy, from now on: a handshake of the
 // SYN proxy's could not be finished without the engine. Those under way go on;
@@ -82,7 +105,13 @@ func (e *Engine) shakesIn(i int) (found bool) {
 func (e *Engine) Counters() *Counters { return &e.counters }
 
 // RotateKey gives the SYN cookies a new key, and retires the older one.
-func (e *Engine) RotateKey(k synproxy.Key) { e.jar.Rotate(k) }
+func (e *Engine) RotateKey(k cookie.Key) {
+	e.jar.Rotate(k)
+	e.total.rotate()
+	for i := range e.pressures {
+		e.pressures[i].rotate()
+	}
+}
 
 // visit is one look at one packet, under the lock of its connection's shard.
 type visit struct {
@@ -153,6 +182,9 @@ func (v *visit) look() {
 	default:
 		v.track()
 	}
+	if v.state != nil {
+		v.press(v.state, v.now)
+	}
 }
 
 // letGo gives back what is not needed, now that no shard is locked.
@@ -213,13 +245,19 @@ func (v *visit) remove() {
 	if v.state.Counts() {
 		v.slots--
 	}
-	src := v.shard.Remove(v.state)
+	src := v.forget(v.shard, v.state)
 	if v.removed[0] == nil {
 		v.removed[0] = src
 	} else {
 		v.removed[1] = src
 	}
 	v.state = nil
+}
+
+// forget takes a state out of the table, and returns the source it held.
+func (e *Engine) forget(sh *conntrack.Shard, s *conntrack.State) *conntrack.Source {
+	e.relieve(s)
+	return sh.Remove(s)
 }
 
 // insert puts a state into the table for the packet's connection.

@@ -5,6 +5,7 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
 	"nfqfw/rules"
 	"nfqfw/synproxy"
 )
@@ -27,7 +28,7 @@ func (v *visit) open() {
 		v.d.pass(packet.MarkSeen) // older than the rules, and the kernel knows it
 	case v.p.Flags.Has(packet.RST):
 		v.d.pass(packet.MarkSeen) // it can only end what the server still holds
-	case v.cookies && v.rule.State == rules.Synproxy && v.openCookie():
+	case v.openCookie():
 	default:
 		v.refuse(packet.ReasonStateMismatch)
 	}
@@ -39,7 +40,7 @@ func (v *visit) openSYN() {
 		v.refuse(packet.ReasonBlock)
 	case v.full():
 		v.refuse(packet.ReasonMaxSrcConn)
-	case v.rule.State == rules.Synproxy && !v.draining.Load(), v.p.OpensFast():
+	case v.proxies(v.rule) && !v.draining.Load(), v.p.OpensFast():
 		// A kept one would reach the application before the handshake is done.
 		// Proxied, it is an ordinary SYN: the client sends its data again.
 		v.openProxy()
@@ -50,58 +51,105 @@ func (v *visit) openSYN() {
 	}
 }
 
-// openProxy answers the SYN in the server's name.
+// openProxy answers the SYN in the server's name. Of a server that nothing is
+// known of, the client's SYN asks first.
 func (v *visit) openProxy() {
-	server, known := v.servers.Options(v.p.Tuple, v.now)
-	told := synproxy.ToldOptions(v.p.Tuple, v.p.Options, server, known)
-	isn := v.jar.Bake(v.p.Tuple, v.p.Seq, cookieOptions(v.p.Options, told))
 	v.d.drop(packet.ReasonSynproxy)
-	if v.cookies && v.rule.State == rules.Synproxy {
-		v.d.emit(synproxy.SYNACK(v.p.Tuple, isn, v.p.Seq, told))
+	server, known := v.servers.Options(v.p.Tuple, v.now)
+	remembers := !v.proxies(v.rule) || !v.bakes() // else the client gets a cookie
+	if !known && v.servers.Refuses(v.p.Tuple, v.now) {
+		v.d.emit(synproxy.Refusal(v.p))
 		return
 	}
-	s := proxyState(v.p, v.now)
-	s.Handshake.SetOptions(v.p.Options, told)
-	s.Handshake.ISN, s.Handshake.Client = isn, v.p.Seq
-	s.Src.SeqLo = v.p.Seq + 1
-	if v.insert(s) {
-		v.d.emit(synproxy.SYNACK(v.p.Tuple, isn, v.p.Seq, told))
+	if asks := !known && v.servers.Ask(v.p.Tuple, v.now); asks || !known && remembers {
+		v.hold(asks)
+		return
 	}
+	told := v.told(v.p.Tuple, v.p.Options, server, known)
+	isn := v.jar.Bake(v.p.Tuple, v.p.Seq, cookieOptions(v.p.Options, told))
+	if remembers {
+		s := proxyState(v.p, v.now)
+		v.answer(&s, isn, told, v.now)
+		if !v.insert(s) {
+			return
+		}
+		v.shard.Wait(v.state)
+	} else {
+		v.cookieSent(v.rule, v.now)
+	}
+	v.d.emit(synproxy.SYNACK(v.p.Tuple, isn, v.p.Seq, told))
+}
+
+// told are the options a client's SYN is answered with.
+func (e *Engine) told(t packet.Tuple, client, server packet.Options, known bool) packet.Options {
+	server.HasTimestamp = server.HasTimestamp && e.stamps.Load()
+	told := synproxy.ToldOptions(t, client, server, known)
+	told.TSEcr = client.TSVal
+	return told
+}
+
+// answer notes in a state in PROXY:SRC how its client is answered.
+func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told packet.Options, now time.Duration) {
+	h := &s.Handshake
+	h.Tell(told)
+	h.ISN, h.Held = isn, false
+	h.Tries, h.Due = 1, now+synackRetries[0]
 }
 
 // openCookie takes up a connection whose client repeated a cookie of ours, as
 // if its SYN had been remembered, and says whether it did.
 func (v *visit) openCookie() bool {
 	p := v.p
-	if p.Flags&(packet.ACK|packet.SYN|packet.FIN) != packet.ACK {
+	if v.rule.State == rules.Keep || p.Flags&(packet.ACK|packet.SYN|packet.FIN) != packet.ACK || !v.cookiesLive() {
 		return false
 	}
-	client, isn := p.Seq-1, p.Ack-1
-	options, ok := v.jar.Open(p.Tuple, client, isn)
+	client, options, ok := v.repeats()
 	if !ok {
-		// If the ACK was lost, a client with data probes the zero window with
-		// the number before.
-		client = p.Seq
-		options, ok = v.jar.Open(p.Tuple, client, isn)
-	}
-	if !ok {
+		v.counters.CookiesInvalid.Add(1)
 		return false
 	}
+	v.cookieBack(v.rule)
 	server, known := v.servers.Options(p.Tuple, v.now)
+	options.HasTimestamp, options.TSVal = p.Options.HasTimestamp, p.Options.TSVal
+	told := v.told(p.Tuple, options, server, known)
+	if options.HasWScale && !told.HasWScale || options.HasTimestamp && !told.HasTimestamp {
+		return false // the client was told of a server that has changed since
+	}
 	s := proxyState(p, v.now)
-	s.Handshake.SetOptions(options, synproxy.ToldOptions(p.Tuple, options, server, known))
-	s.Handshake.ISN, s.Handshake.Client = isn, client
+	s.Handshake.SetOptions(options, told)
+	s.Handshake.ISN, s.Handshake.Client = p.Ack-1, client
 	s.Src.SeqLo = client + 1
+	if told.HasWScale {
+		s.Src.MaxWin <<= options.WScale // as the SYN had it, which is not scaled
+	}
 	if v.insert(s) {
 		v.shakeHands()
 	}
 	return true
 }
 
+// cookiesLive says whether an ACK could repeat a cookie.
+func (v *visit) cookiesLive() bool {
+	return v.cookies == synproxy.CookiesAlways || v.pressures[v.rule.Number-1].cookiesLive()
+}
+
+// repeats opens the cookie that a packet acknowledges, and tells the client's
+// initial number. If the ACK was lost, a client with data probes the zero window
+// with the number before.
+func (v *visit) repeats() (client seqnum.Value, o packet.Options, ok bool) {
+	for _, client := range [2]seqnum.Value{v.p.Seq - 1, v.p.Seq} {
+		if o, ok := v.jar.Open(v.p.Tuple, client, v.p.Ack-1); ok {
+			return client, o, true
+		}
+	}
+	return 0, packet.Options{}, false
+}
+
 // proxyState is a state in PROXY:SRC.
 func proxyState(p *packet.Packet, now time.Duration) conntrack.State {
 	s := conntrack.New(p, now)
 	s.Src.State = conntrack.ProxySrc
+	s.Src.SeqLo = p.Seq + 1
 	s.Proxied = true
 	return s
 }

@@ -42,9 +42,9 @@ func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Val
 		// never sent.
 		h.Probe = e.jar.Bake(s.Tuple.Reverse(), seq, packet.Options{}) | 1
 	}
-	h.Tries, h.Due = 0, now+askInterval(0)
-	if !h.Asking {
-		h.Asking = true
+	h.Tries = 0
+	if due := now + askInterval(0); !h.Asking || due < h.Due {
+		h.Asking, h.Due = true, due
 		sh.Wait(s)
 	}
 	d.Offload = e.create(s)
@@ -101,9 +101,6 @@ func (e *Engine) askAgain(s *conntrack.State, now time.Duration) bool {
 	if s.Dst.State != conntrack.Established {
 		h.Asking = false // it has closed
 		return false
-	}
-	if now < h.Due {
-		return true
 	}
 	if h.Tries == maxQuestions && !h.Ending {
 		setEnding(s, now)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"nfqfw/internal/seqnum"
 	"nfqfw/rules"
 	"nfqfw/synproxy"
+	"nfqfw/synproxy/cookie"
 )
 
 var update = flag.Bool("update", false, "write what the engine does into the scenario files")
@@ -27,6 +29,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 // are input:
 //
 //	rule state=synproxy max_src_conn=2    one rule for 192.0.2.10:80
+//	server mss=1460 ws=7 sack             what is known of the server
 //	at 1.5                                the time, in seconds
 //	c S seq=100 win=64240 mss=1460        a packet from the client, port 40000
 //	s SA seq=500 ack=101                  one from the server
@@ -34,6 +37,8 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	forged R seq=501                      in the server's name, from where clients are
 //	tick                                  what is due without a packet
 //	states                                the table
+//	pressure                              the switches
+//	rotate                                a new key for the cookies
 //	idle 60                               the answer to a query of tick's for port 40000: seconds
 //	kernel present                        what the next query finds: present, absent
 //
@@ -93,16 +98,29 @@ func (s *scenario) do(line string) {
 	switch words[0] {
 	case "rule":
 		s.engine = New(scenarioConfig(s.t, words[1:]))
+		s.engine.SetTimestamps(true)
 	case "at":
 		seconds, err := strconv.ParseFloat(words[1], 64)
 		s.must(line, err)
 		s.now = time.Duration(seconds * float64(time.Second))
+	case "server":
+		p := &packet.Packet{}
+		for _, w := range words[1:] {
+			s.must(line, s.set(p, w))
+		}
+		all := packet.Options{HasWScale: true, SACKPermitted: true, HasTimestamp: true}
+		s.engine.servers.Learn(packet.TupleFrom(netip.AddrPort{}, scenarioServer), all, p.Options, s.now)
 	case "tick":
 		for range sweepParts {
 			s.engine.Tick(s.now, s.print)
 		}
 	case "states":
 		s.states()
+	case "pressure":
+		s.pressure(s.engine.Total())
+		s.engine.Pressures(s.pressure)
+	case "rotate":
+		s.engine.RotateKey(cookie.Key{uint64(s.now), 5})
 	case "idle":
 		seconds, err := strconv.Atoi(words[1])
 		s.must(line, err)
@@ -156,6 +174,9 @@ func (s *scenario) print(d *Decision) {
 		if d.Offload.Track {
 			track = " track"
 		}
+		if d.Offload.TSDiff != 0 {
+			track += " tsdiff=" + s.number(seqnum.Value(d.Offload.TSDiff))
+		}
 		fmt.Fprintf(&s.out, "  create seqdiff=%s timeout=%v wscale=%v,%d,%d sack=%v%s\n", s.number(seqnum.Value(d.Offload.SeqDiff)),
 			d.Offload.Timeout, d.Offload.HasWScale, d.Offload.SrcWScale, d.Offload.DstWScale, d.Offload.SACKPermitted, track)
 	case packet.OffloadDelete:
@@ -181,11 +202,11 @@ func (s *scenario) print(d *Decision) {
 		if seg.Flags.Has(packet.ACK) {
 			fmt.Fprintf(&s.out, " ack=%s", s.number(seg.Ack))
 		}
-		fmt.Fprintf(&s.out, " win=%d%s\n", seg.Window, optionWords(seg.Options))
+		fmt.Fprintf(&s.out, " win=%d%s\n", seg.Window, s.optionWords(seg.Options))
 	}
 }
 
-func optionWords(o packet.Options) string {
+func (s *scenario) optionWords(o packet.Options) string {
 	var b strings.Builder
 	if o.MSS != 0 {
 		fmt.Fprintf(&b, " mss=%d", o.MSS)
@@ -195,6 +216,9 @@ func optionWords(o packet.Options) string {
 	}
 	if o.SACKPermitted {
 		b.WriteString(" sack")
+	}
+	if o.HasTimestamp {
+		fmt.Fprintf(&b, " ts=%s,%s", s.number(seqnum.Value(o.TSVal)), s.number(seqnum.Value(o.TSEcr)))
 	}
 	return b.String()
 }
@@ -229,6 +253,11 @@ func (s *scenario) states() {
 		lines = []string{"  none"}
 	}
 	fmt.Fprintln(&s.out, strings.Join(lines, "\n"))
+}
+
+func (s *scenario) pressure(p Pressure) {
+	fmt.Fprintf(&s.out, "  %s half-open %d start %d end %d on %v switches %d\n",
+		cmp.Or(p.Rule, "all"), p.HalfOpen, p.Start, p.End, p.On, p.Switches)
 }
 
 var (
@@ -269,6 +298,7 @@ func (s *scenario) parse(words []string) (*packet.Packet, error) {
 
 func (s *scenario) set(p *packet.Packet, word string) error {
 	key, value, _ := strings.Cut(word, "=")
+	value, echo, _ := strings.Cut(value, ",")
 	n, err := s.parseNumber(value)
 	if err != nil {
 		return fmt.Errorf("%s: %w", word, err)
@@ -290,6 +320,10 @@ func (s *scenario) set(p *packet.Packet, word string) error {
 		p.Options.FastOpen = true
 	case "sack":
 		p.Options.SACKPermitted = true
+	case "ts":
+		e, err := s.parseNumber(echo)
+		p.Options.HasTimestamp, p.Options.TSVal, p.Options.TSEcr = true, uint32(n), uint32(e)
+		return err
 	case "new":
 		p.Conn = packet.ConnNew
 	case "invalid":
@@ -322,7 +356,7 @@ func (s *scenario) parseNumber(text string) (seqnum.Value, error) {
 
 func scenarioConfig(t testing.TB, words []string) Config {
 	r := rules.Rule{Number: 1, Name: "web", SourcePrefixV4: 32, SourcePrefixV6: 64, Ports: []rules.PortRange{{First: 80, Last: 80}}}
-	c := Config{States: 1000, SrcNodes: 1000, NewerKey: synproxy.Key{1, 2}, OlderKey: synproxy.Key{3, 4}}
+	c := Config{States: 1000, Start: 0.25, End: 0.12, SrcNodes: 1000, NewerKey: cookie.Key{1, 2}, OlderKey: cookie.Key{3, 4}}
 	timeouts := conntrack.DefaultTimeouts()
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
@@ -337,7 +371,11 @@ func scenarioConfig(t testing.TB, words []string) Config {
 		case "action=block":
 			r.Action = rules.Block
 		case "cookies":
-			c.Cookies = true
+			c.Cookies = synproxy.CookiesAlways
+		case "cookies=adaptive":
+			c.Cookies = synproxy.CookiesAdaptive
+		case "state=adaptive":
+			r.State = rules.Adaptive
 		default:
 			switch key {
 			case "max_src_conn":
@@ -346,6 +384,8 @@ func scenarioConfig(t testing.TB, words []string) Config {
 				c.States = n
 			case "src_nodes":
 				c.SrcNodes = n
+			case "backlog":
+				r.Backlog = uint32(n)
 			default:
 				t.Fatalf("rule: %s: unknown word", w)
 			}

@@ -28,6 +28,10 @@ func (e *Engine) Tick(now time.Duration, do func(*Decision)) {
 		}
 		e.released = e.released[:0]
 	}
+	e.relax(now)
+	if e.turn%sweepParts == 0 {
+		e.servers.Forget(now)
+	}
 }
 
 const sweepParts = 10
@@ -35,34 +39,25 @@ const sweepParts = 10
 func (e *Engine) tickShard(i int, sweep bool, now time.Duration) {
 	sh := e.table.LockShard(i)
 	defer sh.Unlock()
-	sh.Waiting(func(s *conntrack.State) bool { return e.retry(sh, s, now) })
+	sh.Waiting(now, func(s *conntrack.State) bool { return e.retry(sh, s, now) })
 	if sweep {
 		sh.Each(func(s *conntrack.State) { e.sweep(sh, s, now) })
 	}
 }
 
-// retry sends the server again what it has not answered if it is time, and says
-// whether to wait on.
+// retry sends again what was not answered, and says whether to wait on.
 func (e *Engine) retry(sh *conntrack.Shard, s *conntrack.State, now time.Duration) bool {
-	if s.Handshake.Asking {
+	switch {
+	case s.Handshake.Asking:
 		return e.askAgain(s, now)
+	case s.Src.State == conntrack.ProxySrc && s.Handshake.Held:
+		return e.release(sh, s, now)
+	case s.Src.State == conntrack.ProxySrc:
+		return e.answerAgain(s, now)
+	case s.Src.State == conntrack.ProxyDst:
+		return e.tryAgain(sh, s, now)
 	}
-	if s.Src.State != conntrack.ProxyDst {
-		return false
-	}
-	h := &s.Handshake
-	if now < h.Due {
-		return true
-	}
-	if int(h.Tries) == len(synRetries) {
-		e.abandon(sh, s)
-		return false
-	}
-	d := e.decide()
-	d.emit(serverSYN(s))
-	h.Due = now + synRetries[h.Tries] - synRetries[h.Tries-1]
-	h.Tries++
-	return true
+	return false
 }
 
 // sweep removes a state whose time is over, unless the kernel has to be asked.
@@ -85,7 +80,7 @@ func (e *Engine) abandon(sh *conntrack.Shard, s *conntrack.State) {
 		d.emit(resetClient(s))
 		d.emit(resetServer(s))
 	}
-	e.released = append(e.released, sh.Remove(s))
+	e.released = append(e.released, e.forget(sh, s))
 }
 
 // expire removes a state, and the kernel's entry that stood for it.
@@ -93,7 +88,7 @@ func (e *Engine) expire(sh *conntrack.Shard, s *conntrack.State) {
 	if standsFor(s) {
 		e.decide().Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
 	}
-	e.released = append(e.released, sh.Remove(s))
+	e.released = append(e.released, e.forget(sh, s))
 }
 
 func (e *Engine) decide() *Decision {
@@ -126,7 +121,7 @@ func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, pre
 	if s.Handshake.Ending {
 		d.emit(farewell(s)) // the server has said nothing
 	}
-	src := sh.Remove(s)
+	src := e.forget(sh, s)
 	sh.Unlock()
 	e.table.Drop(src)
 }
@@ -144,7 +139,7 @@ func (e *Engine) Abort(t packet.Tuple, d *Decision) {
 	d.drop(packet.ReasonMemory)
 	d.emit(resetServer(s))
 	d.emit(resetClient(s))
-	src := sh.Remove(s)
+	src := e.forget(sh, s)
 	sh.Unlock()
 	e.table.Drop(src)
 }

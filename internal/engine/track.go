@@ -3,6 +3,7 @@ package engine
 import (
 	"nfqfw/conntrack"
 	"nfqfw/internal/packet"
+	"nfqfw/rules"
 	"nfqfw/synproxy"
 )
 
@@ -39,11 +40,24 @@ func (v *visit) advance() {
 	if v.dir == conntrack.Reply && !v.p.Flags.Has(packet.RST) {
 		v.state.Handshake.Asking = false // it speaks: it holds the connection
 	}
+	if v.dir == conntrack.Reply && v.p.IsSYNACK() && v.stateRule().State == rules.Adaptive {
+		v.learn()
+	}
 	v.state.Track(v.dir, v.p, v.now)
 	if v.state.Dst.State > conntrack.Established && v.stateRule().CountsServer() {
 		v.state.Release()
 	}
 	v.d.pass(v.mark())
+}
+
+// learn takes over what the server of a kept handshake answers to all options: it
+// will be proxied when there is pressure.
+func (v *visit) learn() {
+	asked := v.state.Handshake.Offered()
+	asked.HasTimestamp = asked.HasTimestamp || !v.stamps.Load()
+	if asked.HasWScale && asked.SACKPermitted && asked.HasTimestamp {
+		v.servers.Learn(v.state.Tuple, asked, v.p.Options, v.now)
+	}
 }
 
 // mark tells the hooks which of the connection's next packets to queue.
@@ -143,7 +157,8 @@ func (v *visit) lateSYNACK() {
 		// With the number of the answer that was joined. If this one is of another
 		// try of ours that the server has in mind, it resets, and the client hears.
 		v.d.drop(packet.ReasonSynproxy)
-		v.d.emit(synproxy.ACK(s.Tuple, p.Ack, s.Handshake.ISN.Sub(s.SeqDiff)+1, s.Handshake.Window))
+		again := synproxy.ACK(s.Tuple, p.Ack, s.Handshake.ISN.Sub(s.SeqDiff)+1, s.Handshake.Window)
+		v.d.emit(synproxy.Stamped(again, s.Handshake.Stamps, s.Handshake.TSVal, p.Options.TSVal))
 	default:
 		// A question about the old connection has no meaning for a new one, which
 		// goes on in the slot of the old.
@@ -172,7 +187,7 @@ func (v *visit) replaces() bool {
 
 // replace forgets the old state, and the server's half of its handshake.
 func (v *visit) replace() {
-	if v.state.Src.State == conntrack.ProxyDst {
+	if v.state.Src.State == conntrack.ProxyDst || askedFirst(v.state) {
 		v.d.emit(resetServer(v.state))
 	}
 	v.remove()
@@ -214,7 +229,9 @@ func (v *visit) restore() {
 	}
 }
 
-// copied is a packet as it came, without its payload and options.
+// copied is a packet as it came, without its payload and options but for the
+// timestamps.
 func copied(p *packet.Packet) packet.Segment {
-	return packet.Segment{Tuple: p.Tuple, Seq: p.Seq, Ack: p.Ack, Flags: p.Flags, Window: p.Window}
+	s := packet.Segment{Tuple: p.Tuple, Seq: p.Seq, Ack: p.Ack, Flags: p.Flags, Window: p.Window}
+	return synproxy.Stamped(s, p.Options.HasTimestamp, p.Options.TSVal, p.Options.TSEcr)
 }

@@ -26,6 +26,7 @@ type Offload struct {
 	Join          bool          // the connection's first entry: without it there is no connection
 	Timeout       time.Duration // of the entry
 	SeqDiff       seqnum.Size   // what the kernel adds to the server's sequence numbers; 0: nothing to translate
+	TSDiff        uint32        // what the kernel adds to the server's timestamps on their way to the client; 0: nothing to translate
 	ServerISN     seqnum.Value  // from which number on it does
 	SrcWScale     uint8         // the client's window shift
 	DstWScale     uint8         // the server's window shift

@@ -7,7 +7,7 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/engine"
-	"nfqfw/synproxy"
+	"nfqfw/synproxy/cookie"
 )
 
 const (
@@ -32,7 +32,7 @@ func Run(o Options) error {
 		w.every(50*time.Millisecond, openFor, w.rand, w.trick)
 	}
 	w.ticks(100*time.Millisecond, runFor)
-	w.every(keyLife, runFor, w.rand, func() { w.gateway.engine.RotateKey(synproxy.Key{w.rand.Uint64(), 3}) })
+	w.every(keyLife, runFor, w.rand, func() { w.gateway.engine.RotateKey(cookie.Key{w.rand.Uint64(), 3}) })
 	w.clock.run(openFor / 2)
 	w.recount()
 	w.clock.run(runFor)

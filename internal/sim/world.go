@@ -12,6 +12,7 @@ import (
 	"nfqfw/internal/seqnum"
 	"nfqfw/rules"
 	"nfqfw/synproxy"
+	"nfqfw/synproxy/cookie"
 )
 
 const serverPort = 80
@@ -89,9 +90,16 @@ func (w *world) newEngine() *engine.Engine {
 	}
 	return engine.New(engine.Config{
 		Ruleset: rules.New([]rules.Rule{rule}), Timeouts: []conntrack.Timeouts{timeouts},
-		States: 10000, SrcNodes: 1000, Cookies: w.cookies,
-		NewerKey: synproxy.Key{w.rand.Uint64(), 1}, OlderKey: synproxy.Key{w.rand.Uint64(), 2}, HashSeed: w.rand.Uint64(),
+		States: 10000, SrcNodes: 1000, Cookies: w.cookieMode(), Start: 0.25, End: 0.12,
+		NewerKey: cookie.Key{w.rand.Uint64(), 1}, OlderKey: cookie.Key{w.rand.Uint64(), 2}, HashSeed: w.rand.Uint64(),
 	})
+}
+
+func (w *world) cookieMode() synproxy.CookieMode {
+	if w.cookies {
+		return synproxy.CookiesAlways
+	}
+	return synproxy.CookiesNever
 }
 
 // wire joins clients, gateway and server. One run in three has a clean network.

@@ -1,4 +1,4 @@
-package synproxy
+package cookie
 
 import (
 	"encoding/binary"
@@ -8,29 +8,28 @@ import (
 	"nfqfw/internal/seqnum"
 )
 
-// A cookie is an initial sequence number that a client has to repeat, so that
-// nothing need be remembered of it (RFC 4987 section 3.6), laid out as pf's:
+// options is the low octet of a cookie, which is laid out as pf's:
 //
 //	31                      8 7    5 4    2  1    0
 //	[ upper 24 bits of a MAC ][ MSS ][scale][SACK][key]
 //
-// The low byte is masked with the top byte. The MAC covers both addresses and
-// ports, the client's initial number and the low byte.
-type cookieOptions uint8
+// The low octet is masked with the top octet. The MAC covers both addresses and
+// ports, the client's initial number and the low octet.
+type options uint8
 
 // What the indexes of a cookie stand for. Values between are rounded down:
 // segments and windows are then smaller than they could be, never larger.
 var (
-	cookieMSS    = [8]uint16{216, 536, 1200, 1360, 1400, 1440, 1452, 1460}
-	cookieWScale = [8]uint8{0, 0, 1, 2, 4, 6, 7, 8} // index 0: the client does not scale
+	mssOf    = [8]uint16{216, 536, 1200, 1360, 1400, 1440, 1452, 1460}
+	wscaleOf = [8]uint8{0, 0, 1, 2, 4, 6, 7, 8} // index 0: the client does not scale
 )
 
 // Jar holds the two keys cookies are made with. The newer one makes cookies,
 // both accept them, so that a cookie lives from one to two rotations. It is
 // safe for concurrent use.
-type Jar struct{ keys atomic.Pointer[jarKeys] }
+type Jar struct{ keys atomic.Pointer[keys] }
 
-type jarKeys struct {
+type keys struct {
 	key    [2]Key
 	parity uint8 // the newer one
 }
@@ -38,7 +37,7 @@ type jarKeys struct {
 // NewJar makes a jar from two random keys.
 func NewJar(newer, older Key) *Jar {
 	j := &Jar{}
-	j.keys.Store(&jarKeys{key: [2]Key{newer, older}})
+	j.keys.Store(&keys{key: [2]Key{newer, older}})
 	return j
 }
 
@@ -55,20 +54,20 @@ func (j *Jar) Rotate(k Key) {
 // tell the client about belong in o.
 func (j *Jar) Bake(t packet.Tuple, client seqnum.Value, o packet.Options) seqnum.Value {
 	k := j.keys.Load()
-	return k.cookie(t, client, encodeOptions(o)|cookieOptions(k.parity))
+	return k.cookie(t, client, encodeOptions(o)|options(k.parity))
 }
 
 // Open checks the cookie that a client repeated, and gives back the options it
 // was made with, rounded down.
 func (j *Jar) Open(t packet.Tuple, client, cookie seqnum.Value) (packet.Options, bool) {
-	o := cookieOptions(cookie) ^ cookieOptions(cookie>>24)
+	o := options(cookie) ^ options(cookie>>24)
 	if j.keys.Load().cookie(t, client, o) != cookie {
 		return packet.Options{}, false
 	}
 	return o.decode(), true
 }
 
-func (k *jarKeys) cookie(t packet.Tuple, client seqnum.Value, o cookieOptions) seqnum.Value {
+func (k *keys) cookie(t packet.Tuple, client seqnum.Value, o options) seqnum.Value {
 	mac := k.key[o&1].sum(&[6]uint64{
 		binary.LittleEndian.Uint64(t.Src[:8]),
 		binary.LittleEndian.Uint64(t.Src[8:]),
@@ -81,22 +80,22 @@ func (k *jarKeys) cookie(t packet.Tuple, client seqnum.Value, o cookieOptions) s
 	return seqnum.Value(upper | uint32(uint8(o)^uint8(upper>>24)))
 }
 
-func encodeOptions(o packet.Options) cookieOptions {
-	var e cookieOptions
+func encodeOptions(o packet.Options) options {
+	var e options
 	if o.SACKPermitted {
 		e |= 1 << 1
 	}
 	if o.HasWScale {
-		e |= cookieOptions(roundDown(cookieWScale[1:], o.WScale)+1) << 2
+		e |= options(roundDown(wscaleOf[1:], o.WScale)+1) << 2
 	}
-	return e | cookieOptions(roundDown(cookieMSS[:], o.MSS))<<5
+	return e | options(roundDown(mssOf[:], o.MSS))<<5
 }
 
-func (e cookieOptions) decode() packet.Options {
+func (e options) decode() packet.Options {
 	scale := e >> 2 & 7
 	return packet.Options{
-		MSS:           cookieMSS[e>>5],
-		WScale:        cookieWScale[scale],
+		MSS:           mssOf[e>>5],
+		WScale:        wscaleOf[scale],
 		HasWScale:     scale != 0,
 		SACKPermitted: e&(1<<1) != 0,
 	}

@@ -1,4 +1,4 @@
-package synproxy
+package cookie
 
 import "math/bits"
 

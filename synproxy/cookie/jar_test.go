@@ -1,4 +1,4 @@
-package synproxy
+package cookie
 
 import (
 	"encoding/binary"
@@ -27,7 +27,7 @@ func TestSumIsSipHash(t *testing.T) {
 	}
 }
 
-var cookieTuple = packet.TupleFrom(netip.MustParseAddrPort("198.51.100.7:40000"), netip.MustParseAddrPort("192.0.2.10:80"))
+var testTuple = packet.TupleFrom(netip.MustParseAddrPort("198.51.100.7:40000"), netip.MustParseAddrPort("192.0.2.10:80"))
 
 func TestCookieBringsOptionsBack(t *testing.T) {
 	j := NewJar(Key{1, 2}, Key{3, 4})
@@ -38,7 +38,7 @@ func TestCookieBringsOptionsBack(t *testing.T) {
 		{packet.Options{MSS: 1300, WScale: 14, HasWScale: true}, packet.Options{MSS: 1200, WScale: 8, HasWScale: true}},
 		{packet.Options{MSS: 100, WScale: 0, HasWScale: true}, packet.Options{MSS: 216, WScale: 0, HasWScale: true}},
 	} {
-		got, ok := j.Open(cookieTuple, 1234, j.Bake(cookieTuple, 1234, tt.in))
+		got, ok := j.Open(testTuple, 1234, j.Bake(testTuple, 1234, tt.in))
 		if !ok || got != tt.want {
 			t.Errorf("%+v came back as %+v, %v; want %+v", tt.in, got, ok, tt.want)
 		}
@@ -47,18 +47,18 @@ func TestCookieBringsOptionsBack(t *testing.T) {
 
 func TestCookieIsOfOneConnection(t *testing.T) {
 	j := NewJar(Key{1, 2}, Key{3, 4})
-	cookie := j.Bake(cookieTuple, 1234, packet.Options{MSS: 1460})
-	other := cookieTuple
+	cookie := j.Bake(testTuple, 1234, packet.Options{MSS: 1460})
+	other := testTuple
 	other.SrcPort++
 	if _, ok := j.Open(other, 1234, cookie); ok {
 		t.Error("accepted from another port")
 	}
-	if _, ok := j.Open(cookieTuple, 1235, cookie); ok {
+	if _, ok := j.Open(testTuple, 1235, cookie); ok {
 		t.Error("accepted with another initial number")
 	}
 	accepted := 0
 	for i := range seqnum.Value(1 << 16) {
-		if _, ok := j.Open(cookieTuple, 1234, i*65521); ok {
+		if _, ok := j.Open(testTuple, 1234, i*65521); ok {
 			accepted++
 		}
 	}
@@ -69,13 +69,13 @@ func TestCookieIsOfOneConnection(t *testing.T) {
 
 func TestCookieLivesForTwoKeys(t *testing.T) {
 	j := NewJar(Key{1, 2}, Key{3, 4})
-	cookie := j.Bake(cookieTuple, 1234, packet.Options{MSS: 1460})
+	cookie := j.Bake(testTuple, 1234, packet.Options{MSS: 1460})
 	j.Rotate(Key{5, 6})
-	if _, ok := j.Open(cookieTuple, 1234, cookie); !ok {
+	if _, ok := j.Open(testTuple, 1234, cookie); !ok {
 		t.Error("refused after one rotation")
 	}
 	j.Rotate(Key{7, 8})
-	if _, ok := j.Open(cookieTuple, 1234, cookie); ok {
+	if _, ok := j.Open(testTuple, 1234, cookie); ok {
 		t.Error("accepted after two rotations")
 	}
 }
@@ -84,8 +84,8 @@ func FuzzOpen(f *testing.F) {
 	j := NewJar(Key{1, 2}, Key{3, 4})
 	f.Add(uint32(1), uint32(2))
 	f.Fuzz(func(t *testing.T, client, cookie uint32) {
-		o, ok := j.Open(cookieTuple, seqnum.Value(client), seqnum.Value(cookie))
-		if ok && j.Bake(cookieTuple, seqnum.Value(client), o) != seqnum.Value(cookie) && cookie&1 == 0 {
+		o, ok := j.Open(testTuple, seqnum.Value(client), seqnum.Value(cookie))
+		if ok && j.Bake(testTuple, seqnum.Value(client), o) != seqnum.Value(cookie) && cookie&1 == 0 {
 			t.Errorf("accepted a cookie that is not the one for %+v", o)
 		}
 	})
@@ -95,14 +95,14 @@ func BenchmarkBake(b *testing.B) {
 	j := NewJar(Key{1, 2}, Key{3, 4})
 	o := packet.Options{MSS: 1460, WScale: 7, HasWScale: true, SACKPermitted: true}
 	for b.Loop() {
-		j.Bake(cookieTuple, 1234, o)
+		j.Bake(testTuple, 1234, o)
 	}
 }
 
 func BenchmarkOpen(b *testing.B) {
 	j := NewJar(Key{1, 2}, Key{3, 4})
-	cookie := j.Bake(cookieTuple, 1234, packet.Options{MSS: 1460})
+	cookie := j.Bake(testTuple, 1234, packet.Options{MSS: 1460})
 	for b.Loop() {
-		j.Open(cookieTuple, 1234, cookie)
+		j.Open(testTuple, 1234, cookie)
 	}
 }

@@ -1,0 +1,216 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/rules"
+	"nfqfw/synproxy"
+)
+
+// pressure is a switch with hysteresis: on when more connections are half-open
+// than one mark, off when fewer are than another, lower one. Half-open are the
+// states whose client has not proved itself, and the cookies that have not come
+// back.
+type pressure struct {
+	capacity atomic.Int64 // what the marks are shares of
+	states   atomic.Int64
+	cookies  [2]cookiesOut // of the newer and of the older key
+	on       atomic.Bool
+	since    atomic.Int64 // when it was last switched: a time.Duration
+	switches atomic.Uint64
+	reported bool // what Switches has told last; only its caller's
+	_        [64]byte
+}
+
+// marks are the shares of its capacity at which a switch is thrown.
+type marks struct{ start, end float64 }
+
+// cookiesOut counts the cookies of one key.
+type cookiesOut struct{ sent, returned atomic.Int64 }
+
+func (c *cookiesOut) out() int64 { return max(c.sent.Load()-c.returned.Load(), 0) }
+
+// halfOpen is what is held against the marks.
+func (p *pressure) halfOpen() int64 {
+	return p.states.Load() + p.cookies[0].out() + p.cookies[1].out()
+}
+
+// mark is a share of the capacity, 1 at least.
+func (p *pressure) mark(share float64) int64 {
+	return max(int64(float64(p.capacity.Load())*share), 1)
+}
+
+// rise looks whether there are more than the start mark now.
+func (p *pressure) rise(start float64, now time.Duration) {
+	if !p.on.Load() && p.halfOpen() > p.mark(start) && p.on.CompareAndSwap(false, true) {
+		p.since.Store(int64(now))
+		p.switches.Add(1)
+	}
+}
+
+// fall looks whether there are fewer than the end mark now.
+func (p *pressure) fall(end float64, now time.Duration) {
+	if p.on.Load() && p.halfOpen() < p.mark(end) && p.on.CompareAndSwap(true, false) {
+		p.since.Store(int64(now))
+		p.switches.Add(1)
+	}
+}
+
+// rotate is for a new key of the cookies: those of the older one are lost.
+func (p *pressure) rotate() {
+	older := &p.cookies[1]
+	older.sent.Store(p.cookies[0].sent.Swap(0))
+	older.returned.Store(p.cookies[0].returned.Swap(0))
+}
+
+// cookiesLive says whether a cookie can be out.
+func (p *pressure) cookiesLive() bool {
+	return p.cookies[0].sent.Load()+p.cookies[1].sent.Load() > 0
+}
+
+// cookieBack takes a cookie of either key off those that are out.
+func (p *pressure) cookieBack() {
+	for i := range p.cookies {
+		if p.cookies[i].out() > 0 {
+			p.cookies[i].returned.Add(1)
+			return
+		}
+	}
+}
+
+// proxies says whether the SYN proxy is to answer for a rule now.
+func (e *Engine) proxies(r *rules.Rule) bool {
+	switch r.State {
+	case rules.Synproxy:
+		return true
+	case rules.Adaptive:
+		return e.pressures[r.Number-1].on.Load() || e.total.on.Load()
+	}
+	return false
+}
+
+// bakes says whether the SYN proxy is to remember nothing now.
+func (e *Engine) bakes() bool {
+	return e.cookies == synproxy.CookiesAlways || e.cookies == synproxy.CookiesAdaptive && e.total.on.Load()
+}
+
+// pressuresOf are those that a state of the rule counts in.
+func (e *Engine) pressuresOf(rule uint32) [2]*pressure {
+	return [2]*pressure{&e.total, &e.pressures[rule-1]}
+}
+
+// press counts the state as half-open, or no more, as it is one now.
+func (e *Engine) press(s *conntrack.State, now time.Duration) {
+	if s.HalfOpen() == s.Pressing {
+		return
+	}
+	s.Pressing = !s.Pressing
+	for _, p := range e.pressuresOf(s.Rule) {
+		if s.Pressing {
+			p.states.Add(1)
+			p.rise(e.marks.start, now)
+		} else {
+			p.states.Add(-1)
+		}
+	}
+}
+
+// relieve counts a state that is removed no more.
+func (e *Engine) relieve(s *conntrack.State) {
+	if s.Pressing {
+		s.Pressing = false
+		for _, p := range e.pressuresOf(s.Rule) {
+			p.states.Add(-1)
+		}
+	}
+}
+
+// cookieSent counts a cookie of a connection that a rule matches.
+func (e *Engine) cookieSent(r *rules.Rule, now time.Duration) {
+	e.counters.CookiesSent.Add(1)
+	for _, p := range e.pressuresOf(uint32(r.Number)) {
+		p.cookies[0].sent.Add(1)
+		p.rise(e.marks.start, now)
+	}
+}
+
+// cookieBack counts one that a client has repeated.
+func (e *Engine) cookieBack(r *rules.Rule) {
+	e.counters.CookiesValid.Add(1)
+	for _, p := range e.pressuresOf(uint32(r.Number)) {
+		p.cookieBack()
+	}
+}
+
+// relax switches off what is under its end mark.
+func (e *Engine) relax(now time.Duration) {
+	e.total.fall(e.marks.end, now)
+	for i := range e.pressures {
+		e.pressures[i].fall(e.marks.end, now)
+	}
+}
+
+// SetBacklog tells how many half-open connections the servers of a rule stand, as
+// far as is known; 0 is not known. The rule's own word goes before it.
+func (e *Engine) SetBacklog(rule int, backlog int) {
+	r := &e.ruleset.Rules()[rule-1]
+	capacity := e.states
+	switch {
+	case r.Backlog > 0:
+		capacity = int(r.Backlog)
+	case backlog > 0:
+		capacity = backlog
+	}
+	e.pressures[rule-1].capacity.Store(int64(min(capacity, e.states)))
+}
+
+// Pressure is a switch as a listing shows it.
+type Pressure struct {
+	Rule     string // empty: over all rules, for the cookies
+	On       bool   // the SYN proxy answers for the rule; or answers with cookies
+	Since    time.Duration
+	Switches uint64 // since the start; 0: Since means nothing
+	HalfOpen int    // connections now
+	Start    int    // switched on above
+	End      int    // switched off below
+}
+
+func (e *Engine) pressure(rule string, p *pressure) Pressure {
+	return Pressure{
+		Rule: rule, On: p.on.Load(), Since: time.Duration(p.since.Load()), Switches: p.switches.Load(),
+		HalfOpen: int(p.halfOpen()), Start: int(p.mark(e.marks.start)), End: int(p.mark(e.marks.end)),
+	}
+}
+
+// Total is the switch over all rules.
+func (e *Engine) Total() Pressure { return e.pressure("", &e.total) }
+
+// Pressures calls f for each rule whose state is adaptive.
+func (e *Engine) Pressures(f func(Pressure)) {
+	for i := range e.pressures {
+		if r := &e.ruleset.Rules()[i]; r.State == rules.Adaptive {
+			f(e.pressure(r.Name, &e.pressures[i]))
+		}
+	}
+}
+
+// Switches calls f for each switch that has a use and was thrown since the last
+// call. Only one goroutine calls it.
+func (e *Engine) Switches(f func(Pressure)) {
+	tell := func(rule string, p *pressure) {
+		if on := p.on.Load(); on != p.reported {
+			p.reported = on
+			f(e.pressure(rule, p))
+		}
+	}
+	if e.cookies == synproxy.CookiesAdaptive {
+		tell("", &e.total)
+	}
+	for i := range e.pressures {
+		if r := &e.ruleset.Rules()[i]; r.State == rules.Adaptive {
+			tell(r.Name, &e.pressures[i])
+		}
+	}
+}
