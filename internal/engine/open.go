@@ -56,7 +56,7 @@ func (v *visit) openSYN() {
 func (v *visit) openProxy() {
 	v.d.drop(packet.ReasonSynproxy)
 	server, known := v.servers.Options(v.p.Tuple, v.now)
-	remembers := !v.proxies(v.rule) || !v.bakes() // else the client gets a cookie
+	remembers := v.remembers(v.rule)
 	if !known && v.servers.Refuses(v.p.Tuple, v.now) {
 		v.d.emit(synproxy.Refusal(v.p))
 		return

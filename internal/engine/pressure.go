@@ -91,9 +91,11 @@ func (e *Engine) proxies(r *rules.Rule) bool {
 	return false
 }
 
-// bakes says whether the SYN proxy is to remember nothing now.
-func (e *Engine) bakes() bool {
-	return e.cookies == synproxy.CookiesAlways || e.cookies == synproxy.CookiesAdaptive && e.total.on.Load()
+// remembers says whether the SYN proxy keeps a state for a client of the rule that
+// has not proved itself; else it answers with a cookie.
+func (e *Engine) remembers(r *rules.Rule) bool {
+	bakes := e.cookies == synproxy.CookiesAlways || e.cookies == synproxy.CookiesAdaptive && e.total.on.Load()
+	return !bakes || !e.proxies(r)
 }
 
 // pressuresOf are those that a state of the rule counts in.

@@ -114,16 +114,30 @@ func (v *visit) serverTells() {
 	switch {
 	case p.IsSYNACK() && answers:
 		v.d.emit(resetServer(s))
-		if askedFirst(s) {
-			v.servers.Learn(s.Tuple, v.everything(s), p.Options, v.now)
-			v.d.emit(v.answerHeld(s, v.now))
-			v.shard.Wait(s)
+		if !askedFirst(s) {
+			return
 		}
+		v.servers.Learn(s.Tuple, v.everything(s), p.Options, v.now)
+		v.d.Offload = clearKernel(s)
+		v.d.emit(v.answerHeld(s, v.now))
+		if v.remembers(v.stateRule()) {
+			v.shard.Wait(s)
+			return
+		}
+		v.cookieSent(v.stateRule(), v.now)
+		v.remove()
 	case p.Flags.Has(packet.RST) && answers && askedFirst(s):
 		v.servers.Refuse(s.Tuple, v.now)
 		v.d.emit(refuseHeld(s))
 		v.remove()
 	}
+}
+
+// clearKernel removes what the kernel may have made of a server's answer to the first
+// question, while the hooks are going in: the client's packets would be taken for
+// those of that connection.
+func clearKernel(s *conntrack.State) packet.Offload {
+	return packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
 }
 
 // refuseHeld is the answer to a client whose server refuses: the port does not look
@@ -158,10 +172,16 @@ func (e *Engine) release(sh *conntrack.Shard, s *conntrack.State, now time.Durat
 	}
 	d := e.decide()
 	if askedFirst(s) {
+		d.Offload = clearKernel(s)
 		d.emit(resetServer(s)) // the answer may come yet
 	}
 	d.emit(e.answerHeld(s, now))
-	return true
+	if e.remembers(e.ruleOf(s)) {
+		return true
+	}
+	e.cookieSent(e.ruleOf(s), now)
+	e.released = append(e.released, e.forget(sh, s))
+	return false
 }
 
 // answerAgain sends the client our SYN+ACK again, and says whether to do so once
@@ -297,13 +317,13 @@ func (v *visit) fromServer() {
 
 // askAnew clears what the server has in mind, and sends it another SYN. One that
 // answers garbage is sent no more than a few; the timer ends the handshake.
-func (v *visit) askAnew(clear packet.Segment) {
+func (v *visit) askAnew(reset packet.Segment) {
 	h := &v.state.Handshake
 	if h.Again == maxAgain {
 		return
 	}
 	h.Again++
-	v.d.emit(clear)
+	v.d.emit(reset)
 	v.d.emit(serverSYN(v.state, offer(v.state)))
 }
 
