@@ -296,7 +296,7 @@ func TestStartAndStopUnderTraffic(t *testing.T) {
 			Require(t, IPTables)
 			useConntrack(t, l)
 			srv, conns := openSessions(ctx, t, l, places[0], IPv4, 2)
-			end := traffic(ctx, t, l, srv.Addr())
+			end := traffic(ctx, t, l, IPv4, srv.Addr())
 			fw := startFirewall(t, l, fmt.Sprintf(webRule, policy, 100))
 			h := l.Client.Hold(ctx, HoldOptions{From: ClientAddr(IPv4, 0), To: srv.Addr(), N: 2})
 			if h.Count(Held) != 2 {
@@ -320,7 +320,7 @@ func TestStartAndStopUnderTraffic(t *testing.T) {
 
 // traffic opens connections one after the other, from several sources, until
 // end is called.
-func traffic(ctx context.Context, t *testing.T, l *Lab, to netip.AddrPort) (end func()) {
+func traffic(ctx context.Context, t *testing.T, l *Lab, f Family, to netip.AddrPort) (end func()) {
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	for i := range 4 {
@@ -331,7 +331,7 @@ func traffic(ctx context.Context, t *testing.T, l *Lab, to netip.AddrPort) (end 
 					return
 				default:
 				}
-				h := l.Client.Hold(ctx, HoldOptions{From: ClientAddr(IPv4, i+1), To: to, N: 1})
+				h := l.Client.Hold(ctx, HoldOptions{From: ClientAddr(f, i+2), To: to, N: 1})
 				if h.Count(Held) != 1 {
 					t.Errorf("connection %d of client %d: %v %v", opened, i, h, h.Attempts[0].Err)
 					return
