@@ -6,8 +6,9 @@ SETUP = integration/setup.sh
 
 SIM_RUNS ?= 20000
 SEED ?= 0
+FUZZTIME ?= 30s
 
-.PHONY: help build setup test check demo sim bench clean
+.PHONY: help build setup test check demo sim fuzz bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
@@ -34,6 +35,14 @@ demo: setup build ## the story of the README on a lab of network namespaces (roo
 
 sim: ## a long campaign of the simulation: SIM_RUNS seeds, or one SEED
 	$(GO) test -count=1 -timeout 60m -v ./internal/sim -run Campaign -runs $(SIM_RUNS) -first 0 -seed $(SEED)
+
+fuzz: ## every fuzz target, for FUZZTIME each
+	@set -e; for file in $$(grep -rl '^func Fuzz' --include='*_test.go' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
+			echo "$$target $$(dirname $$file)"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$(dirname $$file); \
+		done; \
+	done
 
 bench: ## benchmarks of decoding, engine and cookie
 	$(GO) test -run '^$$' -bench . -benchmem ./conntrack ./synproxy ./rules ./internal/engine ./internal/wire
