@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/gopacket/layers"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,12 +75,7 @@ func TestForgedFarewell(t *testing.T) {
 // openSecondWire opens the client's link to its second network.
 func openSecondWire(t *testing.T, l *Lab, f Family) *rawWire {
 	t.Helper()
-	w := openWire(t, l, f)
-	client := must[netlink.Link](t, "client")(l.Client.nl.LinkByName("eth1"))
-	gateway := must[netlink.Link](t, "gateway")(l.Gateway.nl.LinkByName("eth2"))
-	w.to.Ifindex = client.Attrs().Index
-	copy(w.to.Addr[:], gateway.Attrs().HardwareAddr)
-	return w
+	return openLink(t, linkEnd{l.Client, "eth1"}, linkEnd{l.Gateway, "eth2"}, f)
 }
 
 // tryFarewell fills the limit of a source, forges a farewell of each connection
