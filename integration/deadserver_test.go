@@ -111,20 +111,14 @@ type site struct {
 }
 
 func newSite(t *testing.T, policy string) *site {
-	s := &site{t: t}
-	g := guardWith(t, policyConfig(policy), places[0], IPv4, AcceptOptions{Echo: true, CloseOnEOF: true})
+	s := &site{t: t, guards: guardAll(t, policyConfig(policy), AcceptOptions{})}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*givesUp)
 	t.Cleanup(cancel)
-	g.ctx = ctx
-	for _, at := range places {
-		for _, f := range Families {
-			next := *g
-			next.at, next.family = at, f
-			s.guards = append(s.guards, &next)
-			s.plan(&next)
-		}
+	for _, g := range s.guards {
+		g.ctx = ctx
+		s.plan(g)
 	}
-	s.talk = startTalker(t, g.lab)
+	s.talk = startTalker(t, s.guards[0].lab)
 	return s
 }
 

@@ -39,6 +39,30 @@ func guardWith(t *testing.T, config string, at place, f Family, opts AcceptOptio
 	return g
 }
 
+// guardAll builds one lab with a server on port 80 for each place and family, in
+// the order of places and Families.
+func guardAll(t *testing.T, config string, opts AcceptOptions) []*guarded {
+	t.Helper()
+	all := []*guarded{guardWith(t, config, places[0], Families[0], opts)}
+	for _, at := range places {
+		for _, f := range Families {
+			if g := all[0]; at.name != g.at.name || f != g.family {
+				all = append(all, g.beside(at, f, opts))
+			}
+		}
+	}
+	return all
+}
+
+// beside is another server in the same lab.
+func (g *guarded) beside(at place, f Family, opts AcceptOptions) *guarded {
+	g.t.Helper()
+	next := *g
+	next.at, next.family = at, f
+	next.srv = must[*AcceptCounter](g.t, "listen")(next.server().CountAccepts(next.addr(80), opts))
+	return &next
+}
+
 // server is the namespace the server runs in.
 func (g *guarded) server() *Namespace { return g.at.ns(g.lab) }
 

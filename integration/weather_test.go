@@ -139,29 +139,11 @@ type season struct {
 }
 
 func newSeason(t *testing.T, policy string) *season {
-	s := &season{t: t}
-	var g *guarded
-	for _, at := range places {
-		for _, f := range Families {
-			if g == nil {
-				g = guardWith(t, policyConfig(policy), at, f, AcceptOptions{Echo: true, CloseOnEOF: true})
-			} else {
-				g = g.beside(at, f, AcceptOptions{Echo: true, CloseOnEOF: true})
-			}
-			s.guards = append(s.guards, g)
-			s.plan(g, policy)
-		}
+	s := &season{t: t, guards: guardAll(t, policyConfig(policy), AcceptOptions{Echo: true, CloseOnEOF: true})}
+	for _, g := range s.guards {
+		s.plan(g, policy)
 	}
 	return s
-}
-
-// beside is another server in the same lab, on port 80.
-func (g *guarded) beside(at place, f Family, opts AcceptOptions) *guarded {
-	g.t.Helper()
-	next := *g
-	next.at, next.family = at, f
-	next.srv = must[*AcceptCounter](g.t, "listen")(next.server().CountAccepts(next.addr(80), opts))
-	return &next
 }
 
 // plan adds a voyage for each crossing of a place.
