@@ -91,31 +91,37 @@ const maxAsked = 20
 //
 // With keep the client asks the server itself; see TestClosedPort.
 func TestDeadServer(t *testing.T) {
+	t.Parallel()
+	var sites []*site
 	for _, policy := range []string{"synproxy", "cookies"} {
-		t.Run(policy, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, policy)
-			s.visit()
-			s.expectResets()
-			s.expectNothingLeft()
-		})
+		sites = append(sites, newSite(t, policy))
+	}
+	var all errgroup.Group
+	for _, s := range sites {
+		for _, r := range s.ruins {
+			all.Go(func() error { r.visit(); return nil })
+		}
+	}
+	_ = all.Wait() // the outcomes are the ruins' own
+	for _, s := range sites {
+		s.expectResets()
+		s.expectNothingLeft()
 	}
 }
 
 // A site is many ruins in one lab.
 type site struct {
 	t      *testing.T
+	policy string
 	guards []*guarded // one for each place and family
 	ruins  []*ruin
 	talk   *talker
 }
 
 func newSite(t *testing.T, policy string) *site {
-	s := &site{t: t, guards: guardAll(t, policyConfig(policy), AcceptOptions{})}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*givesUp)
-	t.Cleanup(cancel)
+	t.Helper()
+	s := &site{t: t, policy: policy, guards: guardAll(t, portsConfig(policy), AcceptOptions{})}
 	for _, g := range s.guards {
-		g.ctx = ctx
 		s.plan(g)
 	}
 	s.talk = startTalker(t, s.guards[0].lab)
@@ -125,39 +131,32 @@ func newSite(t *testing.T, policy string) *site {
 // plan adds the ruins of a place. On the firewall itself there is a kernel, which
 // answers no garbage.
 func (s *site) plan(g *guarded) {
-	var drops []drop
 	for i, k := range garbages {
 		if g.server() == g.lab.Gateway && k.name != refuses {
 			continue
 		}
-		for _, known := range []bool{true, false} {
-			port := uint16(8000 + 2*i)
-			if !known {
-				port++
-			}
-			if known {
-				srv := must[*AcceptCounter](s.t, "listen")(g.server().CountAccepts(g.addr(port), AcceptOptions{Echo: true, CloseOnEOF: true}))
-				g.teach(port)
-				_ = srv.Close()
-			}
-			if k.name != refuses {
-				drops = append(drops, drop{g.family, "PREROUTING", fmt.Sprint("--dport ", port), true})
-			}
+		for j, known := range []bool{true, false} {
+			port := uint16(8000 + 2*i + j)
+			g.ruin(port, k, known)
 			for _, silent := range []bool{true, false} {
 				s.ruins = append(s.ruins, &ruin{guarded: g, garbage: k, known: known, silent: silent, port: port, from: uint16(20000 + len(s.ruins))})
 			}
 		}
 	}
-	g.server().lose(s.t, drops...)
 }
 
-// visit has all clients try at once.
-func (s *site) visit() {
-	var all errgroup.Group
-	for _, r := range s.ruins {
-		all.Go(func() error { r.visit(); return nil })
+// ruin makes a garbage of the server on a port: its kernel hears nothing any more,
+// but for one that is to refuse.
+func (g *guarded) ruin(port uint16, k garbage, known bool) {
+	g.t.Helper()
+	if known {
+		srv := must[*AcceptCounter](g.t, "listen")(g.server().CountAccepts(g.addr(port), AcceptOptions{Echo: true, CloseOnEOF: true}))
+		g.teach(port)
+		_ = srv.Close()
 	}
-	_ = all.Wait() // the outcomes are the ruins' own
+	if k.name != refuses {
+		g.server().lose(g.t, drop{g.family, "PREROUTING", fmt.Sprint("--dport ", port), true})
+	}
 }
 
 // visit connects, and waits until the end.
@@ -179,9 +178,9 @@ func (s *site) expectResets() {
 	for _, r := range s.ruins {
 		from := netip.AddrPortFrom(r.source(0), r.from)
 		asked := s.talk.count(from)
-		s.t.Logf("%v: %v after %v, asked with %d packets", r, r.outcome, r.elapsed.Round(time.Millisecond), asked)
+		s.t.Logf("%s/%v: %v after %v, asked with %d packets", s.policy, r, r.outcome, r.elapsed.Round(time.Millisecond), asked)
 		if r.outcome != Refused && r.outcome != Reset {
-			s.t.Errorf("%v: the client's is %v, want a reset", r, r.outcome)
+			s.t.Errorf("%s/%v: the client's is %v, want a reset", s.policy, r, r.outcome)
 		}
 		latest, earliest := 500*time.Millisecond, time.Duration(0)
 		if !r.soon {
@@ -191,10 +190,10 @@ func (s *site) expectResets() {
 			latest += asks
 		}
 		if r.elapsed > latest || r.elapsed < earliest {
-			s.t.Errorf("%v: the client hears after %v, want %v to %v", r, r.elapsed, earliest, latest)
+			s.t.Errorf("%s/%v: the client hears after %v, want %v to %v", s.policy, r, r.elapsed, earliest, latest)
 		}
 		if !r.soon && asked < 4 || asked > maxAsked {
-			s.t.Errorf("%v: was asked with %d packets, want 4 to %d", r, asked, maxAsked)
+			s.t.Errorf("%s/%v: was asked with %d packets, want 4 to %d", s.policy, r, asked, maxAsked)
 		}
 	}
 }

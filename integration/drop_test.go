@@ -88,7 +88,7 @@ func (n *Namespace) unused(t *testing.T) []string {
 }
 
 // entries lists the kernel's conntrack entries in the gateway of connections
-// that a port of a client opened.
+// that some ports of clients opened, or of all.
 func (g *guarded) entries(ports ...uint16) (list []*netlink.ConntrackFlow) {
 	g.t.Helper()
 	family := netlink.InetFamily(netlink.FAMILY_V4)
@@ -102,5 +102,7 @@ func (g *guarded) entries(ports ...uint16) (list []*netlink.ConntrackFlow) {
 	if err != nil {
 		g.t.Fatalf("list conntrack: %v", err)
 	}
-	return slices.DeleteFunc(list, func(c *netlink.ConntrackFlow) bool { return !slices.Contains(ports, c.Forward.SrcPort) })
+	return slices.DeleteFunc(list, func(c *netlink.ConntrackFlow) bool {
+		return len(ports) > 0 && !slices.Contains(ports, c.Forward.SrcPort)
+	})
 }

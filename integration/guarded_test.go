@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"nfqfw/internal/control"
 )
@@ -40,10 +41,13 @@ func guardWith(t *testing.T, config string, at place, f Family, opts AcceptOptio
 }
 
 // guardAll builds one lab with a server on port 80 for each place and family, in
-// the order of places and Families.
+// the order of places and Families. It has a minute, as much happens in it.
 func guardAll(t *testing.T, config string, opts AcceptOptions) []*guarded {
 	t.Helper()
 	all := []*guarded{guardWith(t, config, places[0], Families[0], opts)}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	all[0].ctx = ctx
 	for _, at := range places {
 		for _, f := range Families {
 			if g := all[0]; at.name != g.at.name || f != g.family {

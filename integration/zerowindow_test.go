@@ -188,27 +188,25 @@ func (h *hasty) accepted() (c *net.TCPConn, err error) {
 // A client that has sent data before it may loses none of it, however long the
 // server takes.
 func TestDataIntoZeroWindow(t *testing.T) {
+	t.Parallel()
+	var all errgroup.Group
 	for _, policy := range policies {
-		t.Run(policy, func(t *testing.T) {
-			t.Parallel()
-			var all errgroup.Group
-			for _, h := range hastyClients(t, policy) {
-				all.Go(func() error {
-					if err := h.run(); err != nil {
-						t.Errorf("%v: %v", h, err)
-					}
-					return nil
-				})
-			}
-			_ = all.Wait() // the errors are told
-		})
+		for _, h := range hastyClients(t, policy) {
+			all.Go(func() error {
+				if err := h.run(); err != nil {
+					t.Errorf("%s/%v: %v", policy, h, err)
+				}
+				return nil
+			})
+		}
 	}
+	_ = all.Wait() // the errors are told
 }
 
 // hastyClients are one for each habit in each place and family.
 func hastyClients(t *testing.T, policy string) (all []*hasty) {
 	t.Helper()
-	for i, g := range guardAll(t, policyConfig(policy), AcceptOptions{}) {
+	for i, g := range guardAll(t, portsConfig(policy), AcceptOptions{}) {
 		g.open(g.source(1)) // so that the server is known
 		var drops []drop
 		for _, k := range habits {
@@ -232,22 +230,23 @@ func hastyClients(t *testing.T, policy string) (all []*hasty) {
 // A Linux client with much to say probes the zero window while its server is being
 // asked, and loses nothing. With keep there is no such window.
 func TestZeroWindowProbes(t *testing.T) {
+	t.Parallel()
+	var all errgroup.Group
 	for _, policy := range []string{"synproxy", "cookies"} {
-		t.Run(policy, func(t *testing.T) {
-			t.Parallel()
-			var all errgroup.Group
-			for _, g := range guardAll(t, policyConfig(policy), AcceptOptions{Echo: true, CloseOnEOF: true})[:len(Families)] {
-				g.teach(80)
-				two := drop{g.family, "PREROUTING", "--sport 20000 --syn", false}
-				g.server().lose(t, two, two)
-				ears := captureIn(t, g.lab.Client)
-				all.Go(func() error { return g.sendProbed(netip.AddrPortFrom(g.source(0), 20000), ears) })
-			}
-			if err := all.Wait(); err != nil {
-				t.Error(err)
-			}
-		})
+		for _, g := range guardAll(t, portsConfig(policy), AcceptOptions{Echo: true, CloseOnEOF: true})[:len(Families)] {
+			g.teach(80)
+			two := drop{g.family, "PREROUTING", "--sport 20000 --syn", false}
+			g.server().lose(t, two, two)
+			ears := captureIn(t, g.lab.Client)
+			all.Go(func() error {
+				if err := g.sendProbed(netip.AddrPortFrom(g.source(0), 20000), ears); err != nil {
+					t.Errorf("%s/%v: %v", policy, g.family, err)
+				}
+				return nil
+			})
+		}
 	}
+	_ = all.Wait() // the errors are told
 }
 
 // sendProbed sends more than a window, closes, and reads the echo; meanwhile the
@@ -269,11 +268,11 @@ func (g *guarded) sendProbed(from netip.AddrPort, ears *capture) error {
 	})
 	got, err := io.ReadAll(c)
 	if err = errors.Join(err, both.Wait()); err != nil || !bytes.Equal(got, content) {
-		return fmt.Errorf("%v: the echo is %d octets of %d: %w", g.family, len(got), len(content), err)
+		return fmt.Errorf("the echo is %d octets of %d: %w", len(got), len(content), err)
 	}
 	// Asked at 0, 1 and 3 s, the client probes after 0.2, 0.6, 1.4 and 3 s.
 	if n := ears.probes(from, g.srv.Addr()); n < 2 {
-		return fmt.Errorf("%v: %d probes, want some", g.family, n)
+		return fmt.Errorf("%d probes, want some", n)
 	}
 	return nil
 }
