@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/gopacket/layers"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,12 +76,7 @@ func TestForgedFarewell(t *testing.T) {
 // openSecondWire opens the client's link to its second network.
 func openSecondWire(t *testing.T, l *Lab, f Family) *rawWire {
 	t.Helper()
-	w := openWire(t, l, f)
-	client := must[netlink.Link](t, "client")(l.Client.nl.LinkByName("eth1"))
-	gateway := must[netlink.Link](t, "gateway")(l.Gateway.nl.LinkByName("eth2"))
-	w.to.Ifindex = client.Attrs().Index
-	copy(w.to.Addr[:], gateway.Attrs().HardwareAddr)
-	return w
+	return openLink(t, linkEnd{l.Client, "eth1"}, linkEnd{l.Gateway, "eth2"}, f)
 }
 
 // tryFarewell fills the limit of a source, forges a farewell of each connection
@@ -246,39 +241,50 @@ var fastDials = []struct {
 }
 
 // A client that uses Fast Open is served, be its SYN with a cookie and data or
-// with the question for one.
+// with the question for one, and none of what it sends is lost.
 func TestFastOpenClient(t *testing.T) {
-	under(t, "keep", places, Families, func(t *testing.T, policy string, at place, f Family) {
-		t.Parallel()
-		g := guard(t, policy, at, f, bypassLimit, AcceptOptions{Echo: true})
-		free := g.allowFastOpen(AcceptOptions{Echo: true})
-		heard := openCapture(t, g.lab)
-		for i, k := range fastDials {
-			g.expectFast(heard, g.srv, g.source(i), "", k.send)
-			g.expectFast(heard, free, g.source(i), "", k.send) // it gives a cookie
-			g.expectFast(heard, g.srv, g.source(i), "ping", k.send)
-			if held, counted := len(g.held(g.source(i))), g.counted(g.source(i)); held != 2 || counted != 2 {
-				t.Errorf("%s: the server holds %d, and %d count", k.name, held, counted)
+	for _, policy := range policies {
+		under(t, policy, places, Families, func(t *testing.T, policy string, at place, f Family) {
+			t.Parallel()
+			g := guardWith(t, webConfig(policy, bypassLimit), at, f, AcceptOptions{Echo: true})
+			free := g.allowFastOpen(AcceptOptions{Echo: true})
+			heard := openCapture(t, g.lab)
+			for i, k := range fastDials {
+				g.expectFast(heard, g.srv, g.source(i), false, k.send)
+				g.expectFast(heard, free, g.source(i), false, k.send) // it gives a cookie
+				g.expectFast(heard, g.srv, g.source(i), true, k.send)
+				if held, counted := len(g.held(g.source(i))), g.counted(g.source(i)); held != 2 || counted != 2 {
+					t.Errorf("%s: the server holds %d, and %d count", k.name, held, counted)
+				}
 			}
-		}
-	})
+			g.expectNoLosses()
+		})
+	}
 }
 
-// expectFast sends data with Fast Open, of which so much is in the SYN, and
-// hears the echo.
-func (g *guarded) expectFast(heard *capture, srv *AcceptCounter, from netip.Addr, inSYN string, send func(int, []byte, unix.Sockaddr) error) {
+// fastData is more than fits into a SYN.
+var fastData = bytes.Repeat([]byte("fast data\n"), 500)
+
+// expectFast sends data with Fast Open, some of it in the SYN or none, and hears
+// the echo.
+func (g *guarded) expectFast(heard *capture, srv *AcceptCounter, from netip.Addr, inSYN bool, send func(int, []byte, unix.Sockaddr) error) {
 	g.t.Helper()
-	c := must[net.Conn](g.t, "Fast Open")(g.lab.Client.dialFast(from, func(fd int) error { return send(fd, []byte("ping"), sockaddr(srv.Addr())) }))
+	start := time.Now()
+	c := must[net.Conn](g.t, "Fast Open")(g.lab.Client.dialFast(from, func(fd int) error { return send(fd, fastData, sockaddr(srv.Addr())) }))
 	g.t.Cleanup(func() { c.Close() })
 	syn := heard.next(g.t, addrPortOf(c.LocalAddr()), srv.Addr())
-	if !syn.SYN || string(syn.Payload) != inSYN {
-		g.t.Errorf("the client began with %q, want a SYN with %q", syn.Payload, inSYN)
+	if !syn.SYN || inSYN != (len(syn.Payload) > 0) || !bytes.HasPrefix(fastData, syn.Payload) {
+		g.t.Errorf("the client began with %d octets, want a SYN, with data %v", len(syn.Payload), inSYN)
 	}
-	b := make([]byte, 4)
+	got := make([]byte, len(fastData))
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := io.ReadFull(c, b); err != nil || string(b) != "ping" {
-		g.t.Fatalf("echo: %q %v", b, err)
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, fastData) {
+		g.t.Fatalf("echo: %d octets of %d, %v", len(got), len(fastData), err)
 	}
+	if took := time.Since(start); took > 2*time.Second {
+		g.t.Errorf("data in the SYN %v: the echo takes %v", inSYN, took)
+	}
+	g.t.Logf("data in the SYN %v: %v", inSYN, time.Since(start).Round(time.Millisecond))
 }
 
 // dialFast makes a socket that connect then connects.

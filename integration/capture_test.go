@@ -10,13 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// capture hears all packets of the client's links, in both directions.
+// capture hears all packets of a namespace's links, in both directions.
 type capture struct{ fd int }
 
+// openCapture hears the client's.
 func openCapture(t *testing.T, l *Lab) *capture {
 	t.Helper()
+	return captureIn(t, l.Client)
+}
+
+func captureIn(t *testing.T, n *Namespace) *capture {
+	t.Helper()
 	c := &capture{}
-	err := l.Client.Do(func() (err error) {
+	err := n.Do(func() (err error) {
 		const all = unix.ETH_P_ALL << 8 // in network order
 		c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, all)
 		return err
@@ -35,34 +41,38 @@ func openCapture(t *testing.T, l *Lab) *capture {
 // next waits for the next TCP segment from one port to another.
 func (c *capture) next(t *testing.T, src, dst netip.AddrPort) *layers.TCP {
 	t.Helper()
-	b := make([]byte, 2048)
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		n, _, err := unix.Recvfrom(c.fd, b, 0)
-		if err != nil {
-			continue // nothing in a tenth of a second
-		}
-		if tcp := segmentOf(b[:n], src, dst); tcp != nil {
-			return tcp
+		if h := c.hear(); h != nil && h.src == src && h.dst == dst {
+			return h.TCP
 		}
 	}
 	t.Fatalf("no segment from %v to %v", src, dst)
 	return nil
 }
 
-// segmentOf is the TCP segment in an IP packet, or nil if it is another's.
-func segmentOf(b []byte, src, dst netip.AddrPort) *layers.TCP {
+// segment is one of TCP and where it was going.
+type segment struct {
+	*layers.TCP
+	src, dst netip.AddrPort
+}
+
+// hear waits for the next segment, and returns nil if there is none in a tenth of
+// a second or if a packet is something else.
+func (c *capture) hear() *segment {
+	b := make([]byte, 2048)
+	n, _, err := unix.Recvfrom(c.fd, b, 0)
+	if err != nil || n == 0 {
+		return nil
+	}
 	first := layers.LayerTypeIPv4
-	if src.Addr().Is6() {
+	if b[0]>>4 == 6 {
 		first = layers.LayerTypeIPv6
 	}
-	p := gopacket.NewPacket(b, first, gopacket.Default)
+	p := gopacket.NewPacket(b[:n], first, gopacket.Default)
 	tcp, ok := p.TransportLayer().(*layers.TCP)
 	if !ok {
 		return nil
 	}
 	flow := p.NetworkLayer().NetworkFlow()
-	if addrPort(flow.Src().Raw(), uint16(tcp.SrcPort)) != src || addrPort(flow.Dst().Raw(), uint16(tcp.DstPort)) != dst {
-		return nil
-	}
-	return tcp
+	return &segment{tcp, addrPort(flow.Src().Raw(), uint16(tcp.SrcPort)), addrPort(flow.Dst().Raw(), uint16(tcp.DstPort))}
 }

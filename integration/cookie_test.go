@@ -11,7 +11,23 @@ import (
 )
 
 // cookieConfig is webRule behind SYN cookies, with a limit of 10.
-var cookieConfig = "[syncookies]\nmode = \"always\"\n" + fmt.Sprintf(webRule, "synproxy", 10)
+var cookieConfig = webConfig("cookies", 10)
+
+// policies are the ways in which a rule can have connections made: "cookies" is
+// the SYN proxy that keeps nothing.
+var policies = []string{"synproxy", "cookies", "keep"}
+
+// webConfig is webRule under one of the policies.
+func webConfig(policy string, limit int) string { return policyConfig(policy, webRule, limit) }
+
+// policyConfig is a rule, written with its state and limit, under one of the
+// policies.
+func policyConfig(policy, rule string, limit int) string {
+	if policy == "cookies" {
+		return "[syncookies]\nmode = \"always\"\n" + fmt.Sprintf(rule, "synproxy", limit)
+	}
+	return fmt.Sprintf(rule, policy, limit)
+}
 
 // With cookies the limit holds as it does without: of 100 connections the
 // server accepts ten, whether they come one by one or at once.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"nfqfw/internal/control"
 )
@@ -37,6 +38,33 @@ func guardWith(t *testing.T, config string, at place, f Family, opts AcceptOptio
 	g.fw = startFirewall(t, g.lab, config)
 	g.srv = must[*AcceptCounter](t, "listen")(g.server().CountAccepts(g.addr(80), opts))
 	return g
+}
+
+// guardAll builds one lab with a server on port 80 for each place and family, in
+// the order of places and Families. It has a minute, as much happens in it.
+func guardAll(t *testing.T, config string, opts AcceptOptions) []*guarded {
+	t.Helper()
+	all := []*guarded{guardWith(t, config, places[0], Families[0], opts)}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	all[0].ctx = ctx
+	for _, at := range places {
+		for _, f := range Families {
+			if g := all[0]; at.name != g.at.name || f != g.family {
+				all = append(all, g.beside(at, f, opts))
+			}
+		}
+	}
+	return all
+}
+
+// beside is another server in the same lab.
+func (g *guarded) beside(at place, f Family, opts AcceptOptions) *guarded {
+	g.t.Helper()
+	next := *g
+	next.at, next.family = at, f
+	next.srv = must[*AcceptCounter](g.t, "listen")(next.server().CountAccepts(next.addr(80), opts))
+	return &next
 }
 
 // server is the namespace the server runs in.

@@ -7,33 +7,43 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// rawWire puts packets onto the client's wire, whatever is in them.
+// rawWire puts packets onto one end of a link, whatever is in them.
 type rawWire struct {
 	fd int
 	to unix.SockaddrLinklayer
 }
 
+// linkEnd is an interface of a namespace.
+type linkEnd struct {
+	ns   *Namespace
+	name string
+}
+
+func (e linkEnd) attrs(t *testing.T) *netlink.LinkAttrs {
+	t.Helper()
+	return must[netlink.Link](t, "find "+e.name)(e.ns.nl.LinkByName(e.name)).Attrs()
+}
+
 // openWire opens the client's link to the gateway for packets of a family.
 func openWire(t *testing.T, l *Lab, f Family) *rawWire {
 	t.Helper()
-	client, err := l.Client.nl.LinkByName("eth0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gateway, err := l.Gateway.nl.LinkByName("eth0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	return openLink(t, linkEnd{l.Client, "eth0"}, linkEnd{l.Gateway, "eth0"}, f)
+}
+
+// openLink opens a link at one end, for packets to the other.
+func openLink(t *testing.T, from, to linkEnd, f Family) *rawWire {
+	t.Helper()
 	protocol := uint16(unix.ETH_P_IP)
 	if f == IPv6 {
 		protocol = unix.ETH_P_IPV6
 	}
-	w := &rawWire{to: unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: client.Attrs().Index, Halen: 6}}
-	copy(w.to.Addr[:], gateway.Attrs().HardwareAddr)
-	err = l.Client.Do(func() (err error) {
+	w := &rawWire{to: unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: from.attrs(t).Index, Halen: 6}}
+	copy(w.to.Addr[:], to.attrs(t).HardwareAddr)
+	err := from.ns.Do(func() (err error) {
 		// Protocol 0: to send only.
 		w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		return err
