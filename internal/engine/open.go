@@ -100,7 +100,8 @@ func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told packet.Option
 // if its SYN had been remembered, and says whether it did.
 func (v *visit) openCookie() bool {
 	p := v.p
-	if v.rule.State == rules.Keep || p.Flags&(packet.ACK|packet.SYN|packet.FIN) != packet.ACK || !v.cookiesLive() {
+	closes := p.Flags.Has(packet.FIN) && p.PayloadLen == 0
+	if v.rule.State == rules.Keep || p.Flags&(packet.ACK|packet.SYN) != packet.ACK || closes || !v.cookiesLive() {
 		return false
 	}
 	client, options, ok := v.repeats()

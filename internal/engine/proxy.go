@@ -49,11 +49,12 @@ func (v *visit) shakeHands() {
 	}
 }
 
-// clientEnds says whether the client resets or closes, with the exact number.
+// clientEnds says whether the client resets or closes, with the exact number. A FIN
+// behind data ends nothing: the client will send both again.
 func (v *visit) clientEnds() bool {
-	h := &v.state.Handshake
-	return v.p.Flags.Any(packet.RST|packet.FIN) && v.p.Seq == h.Client+1 &&
-		(v.p.Flags.Has(packet.RST) || v.p.Flags.Has(packet.ACK) && v.p.Ack == h.ISN+1)
+	h, p := &v.state.Handshake, v.p
+	closes := p.Flags.Has(packet.FIN|packet.ACK) && p.Ack == h.ISN+1 && p.PayloadLen == 0
+	return p.Seq == h.Client+1 && (p.Flags.Has(packet.RST) || closes)
 }
 
 // endHandshake forgets the connection and tells whoever still believes in it.
