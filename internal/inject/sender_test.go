@@ -71,6 +71,9 @@ func (c *capture) next(t testing.TB, port uint16) packet.Packet {
 	b := make([]byte, 2048)
 	for {
 		n, from, err := unix.Recvfrom(c.fd, b, 0)
+		if err == unix.EINTR {
+			continue
+		}
 		if err != nil {
 			t.Fatalf("no packet to port %d: %v", port, err)
 		}

@@ -22,6 +22,7 @@ const (
 	ctaCountersReply = 10 // CTA_COUNTERS_REPLY
 	ctaSeqAdjReply   = 16 // CTA_SEQ_ADJ_REPLY
 	ctaMarkMask      = 21 // CTA_MARK_MASK
+	ctaSynproxy      = 24 // CTA_SYNPROXY
 
 	ctaTupleIP      = 1 // CTA_TUPLE_IP
 	ctaTupleProto   = 2 // CTA_TUPLE_PROTO
@@ -46,6 +47,10 @@ const (
 	ctaSeqAdjPos    = 1 // CTA_SEQADJ_CORRECTION_POS
 	ctaSeqAdjBefore = 2 // CTA_SEQADJ_OFFSET_BEFORE
 	ctaSeqAdjAfter  = 3 // CTA_SEQADJ_OFFSET_AFTER
+
+	ctaSynproxyISN   = 1 // CTA_SYNPROXY_ISN
+	ctaSynproxyITS   = 2 // CTA_SYNPROXY_ITS
+	ctaSynproxyTSOff = 3 // CTA_SYNPROXY_TSOFF
 
 	attrNested   = 0x8000 // NLA_F_NESTED
 	attrTypeMask = 0x3fff // NLA_TYPE_MASK

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
 )
 
 // Table is the conntrack table of the network namespace it was opened in. It is
@@ -50,7 +51,12 @@ func (t *Table) Close() error {
 }
 
 // Create makes an established entry, with sequence adjustment if o.SeqDiff is
-// not 0. An entry of either direction that is in the way is deleted first.
+// not 0, and with timestamps translated if o.TSDiff is not 0. An entry of either
+// direction that is in the way is deleted first.
+//
+// The kernel translates timestamps only while there is a SYNPROXY rule in the
+// network namespace. While there is one, it gives any RST that the server of an
+// entry sends a number that the client does not obey: see TestServerReset.
 //
 // Its timeout is rounded up to seconds; the first packet sets it anew, to
 // nf_conntrack_tcp_timeout_established. The error wraps the kernel's, ENOMEM
@@ -97,6 +103,9 @@ func (t *Table) create(o *packet.Offload) error {
 	m.protoinfo(o)
 	if o.SeqDiff != 0 {
 		m.seqAdjust(o)
+	}
+	if o.TSDiff != 0 {
+		m.synproxy(o.ServerISN.Add(o.SeqDiff), o.TSDiff)
 	}
 	_, err := t.socket.exchange(m.end())
 	return err
@@ -179,6 +188,18 @@ func (m *message) seqAdjust(o *packet.Offload) {
 	m.uint32(ctaSeqAdjPos, uint32(o.ServerISN))
 	m.uint32(ctaSeqAdjBefore, uint32(o.SeqDiff))
 	m.uint32(ctaSeqAdjAfter, uint32(o.SeqDiff))
+	m.unnest(outer)
+}
+
+// synproxy has the kernel add tsDiff to the server's timestamps, and take it off
+// again where the client echoes them (nf_synproxy_core.c: synproxy_tstamp_adjust,
+// whose offset has the opposite sign). The initial timestamp is for handshakes
+// that the kernel makes itself.
+func (m *message) synproxy(isn seqnum.Value, tsDiff uint32) {
+	outer := m.nest(ctaSynproxy)
+	m.uint32(ctaSynproxyISN, uint32(isn))
+	m.uint32(ctaSynproxyITS, 0)
+	m.uint32(ctaSynproxyTSOff, -tsDiff)
 	m.unnest(outer)
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"nfqfw/internal/netnstest"
@@ -17,19 +18,23 @@ import (
 	"nfqfw/internal/wire"
 )
 
-// TestTranslate: a server on this machine, and a client that is told another
-// initial sequence number than the server's.
+// path is a client's namespace, and the one of a server whose kernel translates:
 //
 //	client namespace veth0 192.0.2.1 --- veth1 192.0.2.10 server namespace
 //
-// The client is the test itself, in the name of 198.51.100.7, so that no kernel
-// answers for it. Neither side's SYN is tracked, as neither is where the SYN
+// Neither side's SYN is tracked in the server's, as neither is where the SYN
 // proxy answers it.
-func TestTranslate(t *testing.T) {
-	client := netnstest.New(t)
-	server := netnstest.New(t)
+type path struct {
+	client, server netns.NsHandle
+	table          *Table // the server's
+}
+
+// newPath leaves the test in the client's namespace.
+func newPath(t *testing.T) path {
+	t.Helper()
+	p := path{client: netnstest.New(t), server: netnstest.New(t)}
 	netnstest.Run(t, "ip link add veth1 type veth peer veth0", "sysctl -qw net.ipv6.conf.veth1.accept_dad=0",
-		fmt.Sprintf("ip link set veth0 netns /proc/%d/fd/%d", os.Getpid(), int(client)),
+		fmt.Sprintf("ip link set veth0 netns /proc/%d/fd/%d", os.Getpid(), int(p.client)),
 		"ip addr add 192.0.2.10/24 dev veth1", "ip -6 addr add 2001:db8::10/64 dev veth1 nodad", "ip link set veth1 up",
 		"ip route add 198.51.100.0/24 via 192.0.2.1", "ip -6 route add 2001:db8:1::/64 via 2001:db8::1")
 	for _, iptables := range []string{"iptables", "ip6tables"} {
@@ -40,27 +45,44 @@ func TestTranslate(t *testing.T) {
 	if _, err := SetAccounting(true); err != nil {
 		t.Fatal(err)
 	}
-	table := open(t)
-	netnstest.Enter(t, client)
+	p.table = open(t)
+	netnstest.Enter(t, p.client)
 	netnstest.Run(t, "sysctl -qw net.ipv6.conf.veth0.accept_dad=0", "ip addr add 192.0.2.1/24 dev veth0",
 		"ip -6 addr add 2001:db8::1/64 dev veth0 nodad", "ip link set veth0 up")
-	for i, addresses := range [][2]string{{"198.51.100.7", "192.0.2.10"}, {"2001:db8:1::7", "2001:db8::10"}} {
+	return p
+}
+
+// listen opens a server, and leaves the test in the client's namespace.
+func (p *path) listen(t *testing.T, address string) *net.TCPListener {
+	t.Helper()
+	netnstest.Enter(t, p.server)
+	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	netnstest.Enter(t, p.client)
+	return l.(*net.TCPListener)
+}
+
+// behind are addresses behind the client's namespace, and the server's.
+var behind = [][2]string{{"198.51.100.7", "192.0.2.10"}, {"2001:db8:1::7", "2001:db8::10"}}
+
+// TestTranslate: a server on this machine, and a client that is told another
+// initial sequence number than the server's. The client is the test itself, in
+// the name of an address behind its namespace, so that no kernel answers for it.
+func TestTranslate(t *testing.T) {
+	p := newPath(t)
+	for i, addresses := range behind {
 		for j, diff := range []seqnum.Size{1, 0x12345678, 0xffffffff} {
-			netnstest.Enter(t, server)
-			listener, err := net.Listen("tcp", net.JoinHostPort(addresses[1], "0"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			netnstest.Enter(t, client)
-			peer := newPeer(t, addresses, uint16(51000+10*i+j), listener)
-			translate(t, peer, table, listener, diff)
-			listener.Close()
+			listener := p.listen(t, addresses[1])
+			translate(t, newPeer(t, addresses, uint16(51000+10*i+j), listener), p.table, listener, diff)
 		}
 	}
 }
 
 // translate opens a connection, has it translated, and closes it with a RST.
-func translate(t *testing.T, c *peer, table *Table, listener net.Listener, diff seqnum.Size) {
+func translate(t *testing.T, c *peer, table *Table, listener *net.TCPListener, diff seqnum.Size) {
 	t.Helper()
 	c.send(packet.SYN, 1000, 0)
 	answer := c.next()
@@ -71,8 +93,7 @@ func translate(t *testing.T, c *peer, table *Table, listener net.Listener, diff 
 	})
 	told := isn.Add(diff) // the server's ISN as the client knows it
 	c.send(packet.ACK, 1001, told+1)
-	_ = listener.(*net.TCPListener).SetDeadline(time.Now().Add(3 * time.Second))
-	conn, err := listener.Accept()
+	conn, err := accept(listener)
 	if err != nil {
 		t.Fatalf("diff %x: the server did not see the ACK translated: %v", diff, err)
 	}
@@ -80,10 +101,7 @@ func translate(t *testing.T, c *peer, table *Table, listener net.Listener, diff 
 	if _, err := conn.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	data := c.next()
-	for data.IsSYNACK() {
-		data = c.next() // sent again before the ACK came
-	}
+	data := c.nextData()
 	if data.Seq != told+1 || data.Ack != 1001 || data.PayloadLen != 5 {
 		t.Errorf("diff %x: the client got %+v, want sequence number %d", diff, data, told+1)
 	}
@@ -96,6 +114,11 @@ func translate(t *testing.T, c *peer, table *Table, listener net.Listener, diff 
 	if k, e := waitClosed(t, table, c.tuple); k != packet.KernelPresent || e.State != Close {
 		t.Errorf("after the RST: %v, %+v", k, e)
 	}
+}
+
+func accept(l *net.TCPListener) (net.Conn, error) {
+	_ = l.SetDeadline(time.Now().Add(3 * time.Second))
+	return l.Accept()
 }
 
 func waitClosed(t *testing.T, table *Table, tuple packet.Tuple) (packet.Kernel, Entry) {
@@ -116,15 +139,17 @@ func waitClosed(t *testing.T, table *Table, tuple packet.Tuple) (packet.Kernel, 
 type peer struct {
 	t        *testing.T
 	tuple    packet.Tuple
+	options  packet.Options // of what it sends
 	out, in  int
 	to       unix.Sockaddr
 	decoder  *wire.Decoder
 	received []byte
 }
 
-func newPeer(t *testing.T, addresses [2]string, port uint16, listener net.Listener) *peer {
+func newPeer(t *testing.T, addresses [2]string, port uint16, listener *net.TCPListener) *peer {
 	t.Helper()
 	c := &peer{t: t, decoder: wire.NewDecoder(), received: make([]byte, 2048)}
+	c.options = packet.Options{MSS: 1460, HasWScale: true, WScale: 7}
 	server := listener.Addr().(*net.TCPAddr).AddrPort()
 	c.tuple = packet.TupleFrom(netip.AddrPortFrom(netip.MustParseAddr(addresses[0]), port), server)
 	family := unix.AF_INET6
@@ -155,10 +180,20 @@ func (c *peer) socket(family, typ, protocol int) int {
 
 func (c *peer) send(flags packet.Flags, seq, ack seqnum.Value) {
 	c.t.Helper()
-	s := packet.Segment{Tuple: c.tuple, Seq: seq, Ack: ack, Window: 1000, Flags: flags}
-	s.Options = packet.Options{MSS: 1460, HasWScale: true, WScale: 7}
+	s := packet.Segment{Tuple: c.tuple, Seq: seq, Ack: ack, Window: 1000, Flags: flags, Options: c.options}
 	if err := unix.Sendto(c.out, wire.Append(nil, &s), 0, c.to); err != nil {
 		c.t.Fatal(err)
+	}
+}
+
+// nextData is the next packet to the client that is no answer to its SYN, which
+// may be sent again before the ACK comes.
+func (c *peer) nextData() packet.Packet {
+	c.t.Helper()
+	for {
+		if p := c.next(); !p.IsSYNACK() {
+			return p
+		}
 	}
 }
 
@@ -167,6 +202,9 @@ func (c *peer) next() packet.Packet {
 	c.t.Helper()
 	for {
 		n, from, err := unix.Recvfrom(c.in, c.received, 0)
+		if err == unix.EINTR {
+			continue
+		}
 		if err != nil {
 			c.t.Fatalf("nothing for %v: %v", c.tuple, err)
 		}
