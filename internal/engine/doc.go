@@ -10,6 +10,7 @@
 //	proxy.go    the SYN proxy's two handshakes
 //	track.go    a connection that has a state: peers, counts, closing
 //	reset.go    a client's RST: the server is asked whether it obeyed
+//	pressure.go how many are half-open: when to proxy, and when to bake cookies
 //	admit.go    the one way to the server: a slot of the source, or a refusal
 //	tick.go     what happens without a packet: SYNs sent again, states expired
 //
@@ -17,6 +18,9 @@
 // admitted; a source never has more slots than its rule's limit; a state that
 // is removed gives back its slot and its source, and the kernel's entry if it
 // was the SYN proxy's.
+//
+// A client is told nothing of its server that is not known to be so: of one that
+// nothing is known of, its SYN asks first (hold in proxy.go).
 //
 // Order of locks: a table shard, then the servers'. The sources' locks are taken
 // with no other held.
