@@ -116,6 +116,7 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 	d.warnInterfaces()
 	err := h.Install(ctx)
 	if err == nil {
+		d.engine.SetTimestamps(h.Timestamps())
 		// Whoever gets an answer knows that the hooks are in.
 		group.Go(func() error { return server.Serve(failed) })
 		d.log.Info("ready", "rules", len(d.config.Ruleset.Rules()), "queues", queues(d.config), "control", d.config.Daemon.Control)

@@ -57,8 +57,9 @@ func (f Family) String() string {
 
 // Hooks installs and removes the rules of one configuration.
 type Hooks struct {
-	config Config
-	log    *slog.Logger
+	config     Config
+	log        *slog.Logger
+	timestamps bool // they are translated, by every version of IP
 }
 
 // New makes hooks; it installs nothing.
@@ -82,6 +83,9 @@ func (h *Hooks) Check() error {
 }
 
 // Install replaces the hooks that may be there by those of the configuration.
+// If iptables refuses them, it tries again without the target SYNPROXY, which not
+// every kernel has.
+//
 // After an error the hooks of one version of IP may be new, those of the other
 // old or missing; Install can be called again, and Remove tidies up.
 func (h *Hooks) Install(ctx context.Context) error {
@@ -89,21 +93,38 @@ func (h *Hooks) Install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range families {
-		if err := h.install(ctx, f); err != nil {
-			return err
+	err = h.install(ctx, families, true)
+	h.timestamps = err == nil
+	if err != nil && ctx.Err() == nil {
+		lacking := err
+		if err = h.install(ctx, families, false); err == nil {
+			h.log.Warn("no TCP timestamps with the SYN proxy: a rule with the target SYNPROXY cannot be installed", "err", lacking)
 		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
 		h.log.Info("hooks installed", "family", f.String())
 	}
 	return nil
 }
 
-func (h *Hooks) install(ctx context.Context, f Family) error {
-	present, err := read(ctx, f)
-	if err != nil {
-		return err
+// Timestamps says whether the hooks that are in have the kernel translate the
+// timestamps of the SYN proxy's connections.
+func (h *Hooks) Timestamps() bool { return h.timestamps }
+
+func (h *Hooks) install(ctx context.Context, families []Family, timestamps bool) error {
+	for _, f := range families {
+		present, err := read(ctx, f)
+		if err != nil {
+			return err
+		}
+		if err := restore(ctx, f, text(h.config, f, present, timestamps)); err != nil {
+			return err
+		}
 	}
-	return restore(ctx, f, text(h.config, f, present))
+	return nil
 }
 
 // Remove takes the hooks away, whichever configuration they are from. It is no

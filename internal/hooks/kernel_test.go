@@ -1,6 +1,8 @@
 package hooks
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -149,6 +151,9 @@ func TestInstallAndRemove(t *testing.T) {
 
 		must(t, h.Install(t.Context()))
 		once := dumpTables(t)
+		if !h.Timestamps() || strings.Count(once, "-j SYNPROXY") != 2 {
+			t.Errorf("no timestamps, with these tables:\n%s", once)
+		}
 		if !strings.Contains(once, ":PREROUTING ACCEPT [0:0]") || strings.Count(once, "-j NFQFW-PREROUTING") != 4 {
 			t.Errorf("tables after install:\n%s", once)
 		}
@@ -245,6 +250,47 @@ func TestIptablesAcceptsGoldenFiles(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Where iptables refuses the target SYNPROXY, as one without the extension does,
+// and where the kernel lacks it for one version of IP, the hooks do without.
+func TestWithoutSynproxy(t *testing.T) {
+	backends(t, func(t *testing.T) {
+		for _, lacking := range Families {
+			t.Run(lacking.String(), func(t *testing.T) {
+				newNamespace(t)
+				refuseSynproxy(t, lacking)
+				var log bytes.Buffer
+				h := New(golden["web"], slog.New(slog.NewTextHandler(&log, nil)))
+				must(t, h.Install(t.Context()))
+				if h.Timestamps() {
+					t.Error("timestamps are said to be translated")
+				}
+				got := dumpTables(t)
+				if strings.Contains(got, "SYNPROXY") || strings.Count(got, "-j NFQFW-PREROUTING") != 4 {
+					t.Errorf("tables:\n%s", got)
+				}
+				if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "SYNPROXY': No such file") {
+					t.Errorf("%d warnings:\n%s", n, log.String())
+				}
+				must(t, h.Remove(t.Context()))
+			})
+		}
+	})
+}
+
+// refuseSynproxy puts a tool into PATH that says what iptables says when it
+// cannot load a target.
+func refuseSynproxy(t *testing.T, f Family) {
+	t.Helper()
+	real, err := exec.LookPath(f.command("restore"))
+	must(t, err)
+	dir := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\ninput=$(cat)\ncase $input in *SYNPROXY*)\n"+
+		"\techo \"iptables-restore v1.8.9: Couldn't load target \\`SYNPROXY': No such file or directory\" >&2\n\texit 2;;\nesac\n"+
+		"echo \"$input\" | exec %s \"$@\"\n", real)
+	must(t, os.WriteFile(filepath.Join(dir, f.command("restore")), []byte(script), 0o755))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
 // While nobody listens: connections that are open go on and close, and new

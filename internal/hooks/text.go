@@ -13,6 +13,10 @@ const prefix = "NFQFW-"
 // steps is the chain that the scopes of the mangle table lead to.
 const steps = prefix + "QUEUE"
 
+// translation is a chain of the mangle table that nothing leads to. That its
+// rules are there has the kernel translate.
+const translation = prefix + "TRANSLATE"
+
 // tables are the tables in which we have chains, and the built-in chains that
 // jump to them. Each table changes at once, and the two one after the other:
 // they come in this order and go in the opposite one, for the mangle table can do
@@ -22,17 +26,18 @@ var tables = []struct {
 	builtin []string
 	extra   []string // chains of ours that no built-in chain jumps to
 }{
-	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps}},
+	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, translation}},
 	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}},
 }
 
 // Rules is what Install gives to iptables-restore --noflush, or its IPv6 twin,
-// where no hooks are yet. It is pure.
-func Rules(c Config, f Family) string { return text(c, f, nil) }
+// where no hooks are yet and the kernel has all it may have. It is pure.
+func Rules(c Config, f Family) string { return text(c, f, nil, true) }
 
-// text is Rules, after taking away the jumps that are there.
-func text(c Config, f Family, present installed) string {
-	w := &writer{config: c, family: f}
+// text is Rules, after taking away the jumps that are there. Timestamps are
+// translated or not.
+func text(c Config, f Family, present installed, timestamps bool) string {
+	w := &writer{config: c, family: f, timestamps: timestamps}
 	for _, t := range tables {
 		w.line("*%s", t.name)
 		// To declare a chain that exists flushes it.
@@ -67,8 +72,9 @@ func ours(builtin, extra []string) []string {
 // A writer builds the text.
 type writer struct {
 	strings.Builder
-	config Config
-	family Family
+	config     Config
+	family     Family
+	timestamps bool
 }
 
 func (w *writer) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
@@ -99,6 +105,18 @@ func (w *writer) mangle() {
 	w.steps()
 	for _, b := range []string{"FORWARD", "INPUT", "POSTROUTING"} {
 		w.saveMark(prefix + b)
+	}
+	w.translate()
+}
+
+// translate writes the chain whose rules are never asked. The kernel tracks, and
+// translates sequence numbers, while a rule of the network namespace matches by
+// conntrack; and it translates timestamps while one has the target SYNPROXY
+// (xt_conntrack.c and ipt_SYNPROXY.c: checkentry).
+func (w *writer) translate() {
+	w.line("-A %s -m conntrack --ctstate INVALID -j RETURN", translation)
+	if w.timestamps {
+		w.line("-A %s -p tcp -j SYNPROXY", translation)
 	}
 }
 
