@@ -39,16 +39,24 @@ func ToldOptions(t packet.Tuple, client, server packet.Options, known bool) pack
 }
 
 // SYNACK answers the client's SYN in the server's name. Its window is zero, so
-// that the client sends nothing before the server can take it. The timestamp that
-// it tells, if any, is its initial number: the client's next segment brings both
-// back, so that neither need be remembered, and the kernel is told the difference
-// to the server's clock when the server has shown it.
+// that the client sends nothing before the server can take it.
 func SYNACK(client packet.Tuple, isn, clientISN seqnum.Value, told packet.Options) packet.Segment {
-	told.TSVal = uint32(isn)
 	return packet.Segment{
 		Tuple: client.Reverse(), Seq: isn, Ack: clientISN + 1, Flags: packet.SYN | packet.ACK, Options: told,
 	}
 }
+
+// Stamp is the timestamp that a SYN+ACK tells: its initial number, with the
+// client's window shift in the four lowest bits. The client's next segment brings it
+// back, so that nothing need be remembered, and the shift exactly, for which a cookie
+// has no room. The kernel is told the difference to the server's clock when the
+// server has shown it.
+func Stamp(isn seqnum.Value, client packet.Options) uint32 {
+	return uint32(isn)&^0xf | uint32(client.WScale)
+}
+
+// Shift is the window shift in a Stamp.
+func Shift(stamp uint32) uint8 { return min(uint8(stamp&0xf), packet.MaxWScale) }
 
 // SYN asks the server in the client's name, with the client's own number.
 func SYN(client packet.Tuple, clientISN seqnum.Value, window uint16, offer packet.Options) packet.Segment {

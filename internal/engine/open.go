@@ -77,6 +77,7 @@ func (v *visit) openProxy() {
 	} else {
 		v.cookieSent(v.rule, v.now)
 	}
+	told.TSVal = synproxy.Stamp(isn, v.p.Options)
 	v.d.emit(synproxy.SYNACK(v.p.Tuple, isn, v.p.Seq, told))
 }
 
@@ -111,7 +112,12 @@ func (v *visit) openCookie() bool {
 	}
 	v.cookieBack(v.rule)
 	server, known := v.servers.Options(p.Tuple, v.now)
-	options.HasTimestamp, options.TSVal = p.Options.HasTimestamp, p.Options.TSVal
+	if options.HasTimestamp = p.Options.HasTimestamp; options.HasTimestamp {
+		options.TSVal = p.Options.TSVal
+	}
+	if options.HasTimestamp && options.HasWScale {
+		options.WScale = synproxy.Shift(p.Options.TSEcr)
+	}
 	told := v.told(p.Tuple, options, server, known)
 	if options.HasWScale && !told.HasWScale || options.HasTimestamp && !told.HasTimestamp {
 		return false // the client was told of a server that has changed since

@@ -154,7 +154,19 @@ func (e *Engine) answerHeld(s *conntrack.State, now time.Duration) packet.Segmen
 	server, known := e.servers.Options(s.Tuple, now)
 	told := e.told(s.Tuple, client, server, known)
 	e.answer(s, e.jar.Bake(s.Tuple, h.Client, cookieOptions(client, told)), told, now)
-	return synproxy.SYNACK(s.Tuple, h.ISN, h.Client, told)
+	return clientSYNACK(s)
+}
+
+// clientSYNACK is the answer to a client that was told what to expect.
+func clientSYNACK(s *conntrack.State) packet.Segment {
+	told := s.Handshake.ToldOptions()
+	told.TSVal = stamp(s)
+	return synproxy.SYNACK(s.Tuple, s.Handshake.ISN, s.Handshake.Client, told)
+}
+
+// stamp is the timestamp that the client was told.
+func stamp(s *conntrack.State) uint32 {
+	return synproxy.Stamp(s.Handshake.ISN, s.Handshake.Offered())
 }
 
 // release answers a client that waits, if its server has answered another client,
@@ -192,7 +204,7 @@ func (e *Engine) answerAgain(s *conntrack.State, now time.Duration) bool {
 	if e.total.on.Load() {
 		return false
 	}
-	e.decide().emit(synproxy.SYNACK(s.Tuple, h.ISN, h.Client, h.ToldOptions()))
+	e.decide().emit(clientSYNACK(s))
 	if int(h.Tries) == len(synackRetries) {
 		return false
 	}
@@ -210,7 +222,7 @@ func (v *visit) proveClient() {
 	}
 	if p.IsSYN() {
 		h.TSVal = p.Options.TSVal
-		v.d.emit(synproxy.SYNACK(v.state.Tuple, h.ISN, h.Client, h.ToldOptions()))
+		v.d.emit(clientSYNACK(v.state))
 		return
 	}
 	proved := p.Flags&(packet.ACK|packet.SYN) == packet.ACK && p.Ack == h.ISN+1
@@ -295,7 +307,7 @@ func (v *visit) clientWaits() {
 	}
 	if p.Seq == h.Client || p.PayloadLen > 0 {
 		wait := synproxy.ACK(v.state.Tuple.Reverse(), h.ISN+1, h.Client+1, 0)
-		v.d.emit(synproxy.Stamped(wait, h.Stamps, uint32(h.ISN), p.Options.TSVal))
+		v.d.emit(synproxy.Stamped(wait, h.Stamps, stamp(v.state), p.Options.TSVal))
 	}
 }
 
@@ -369,7 +381,7 @@ func (v *visit) join() {
 	s.Dst.SeqHi = s.Dst.SeqLo.Add(seqnum.Size(h.Window))
 	s.SeqDiff = p.Seq.Size(h.ISN)
 	if h.Stamps {
-		s.TSDiff = uint32(h.ISN) - p.Options.TSVal
+		s.TSDiff = stamp(s) - p.Options.TSVal
 	}
 	s.Answer(p)
 	s.Offloaded = true
@@ -379,7 +391,7 @@ func (v *visit) join() {
 	// The kernel's entry learns both windows from these two. From any other
 	// packet, a forged one too, it would take whatever that says.
 	toServer := synproxy.ACK(s.Tuple, h.Client+1, h.ISN+1, h.Window)
-	v.d.emitTracked(synproxy.Stamped(toServer, h.Stamps, h.TSVal, uint32(h.ISN)))
+	v.d.emitTracked(synproxy.Stamped(toServer, h.Stamps, h.TSVal, stamp(s)))
 	toClient := synproxy.ACK(s.Tuple.Reverse(), p.Seq+1, h.Client+1, scaleDown(p.Window, s.Dst.WScale))
 	v.d.emitTracked(synproxy.Stamped(toClient, h.Stamps, p.Options.TSVal, h.TSVal))
 }

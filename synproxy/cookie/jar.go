@@ -21,7 +21,7 @@ type options uint8
 // segments and windows are then smaller than they could be, never larger.
 var (
 	mssOf    = [8]uint16{216, 536, 1200, 1360, 1400, 1440, 1452, 1460}
-	wscaleOf = [8]uint8{0, 0, 1, 2, 4, 6, 7, 8} // index 0: the client does not scale
+	wscaleOf = [8]uint8{0, 0, 2, 4, 6, 7, 8, 10} // index 0: the client does not scale; those that systems use
 )
 
 // Jar holds the two keys cookies are made with. The newer one makes cookies,

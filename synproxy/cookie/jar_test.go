@@ -35,7 +35,7 @@ func TestCookieBringsOptionsBack(t *testing.T) {
 		{packet.Options{MSS: 1460}, packet.Options{MSS: 1460}},
 		{packet.Options{MSS: 9000, SACKPermitted: true}, packet.Options{MSS: 1460, SACKPermitted: true}},
 		{packet.Options{MSS: 1459, WScale: 7, HasWScale: true}, packet.Options{MSS: 1452, WScale: 7, HasWScale: true}},
-		{packet.Options{MSS: 1300, WScale: 14, HasWScale: true}, packet.Options{MSS: 1200, WScale: 8, HasWScale: true}},
+		{packet.Options{MSS: 1300, WScale: 14, HasWScale: true}, packet.Options{MSS: 1200, WScale: 10, HasWScale: true}},
 		{packet.Options{MSS: 100, WScale: 0, HasWScale: true}, packet.Options{MSS: 216, WScale: 0, HasWScale: true}},
 	} {
 		got, ok := j.Open(testTuple, 1234, j.Bake(testTuple, 1234, tt.in))
