@@ -7,7 +7,9 @@
 //
 //	engine.go   Handle: find the state, look at the rule, ask again when told to
 //	open.go     no state: pass, refuse, or begin one
-//	proxy.go    the SYN proxy's two handshakes
+//	hold.go     a server that nothing is known of is asked before its client is answered
+//	proxy.go    the SYN proxy's handshake with the client
+//	server.go   its handshake with the server, and how the two become one
 //	track.go    a connection that has a state: peers, counts, closing
 //	reset.go    a client's RST: the server is asked whether it obeyed
 //	pressure.go how many are half-open: when to proxy, and when to bake cookies
@@ -19,8 +21,7 @@
 // is removed gives back its slot and its source, and the kernel's entry if it
 // was the SYN proxy's.
 //
-// A client is told nothing of its server that is not known to be so: of one that
-// nothing is known of, its SYN asks first (hold in proxy.go).
+// A client is told nothing of its server that is not known to be so.
 //
 // Order of locks: a table shard, then the servers'. The sources' locks are taken
 // with no other held.
