@@ -10,8 +10,9 @@ import (
 // What the kernel drops while the daemon does not keep up shows in info.
 func TestInfoTellsOfLosses(t *testing.T) {
 	config := "[daemon]\nqueues = 1\n" + fmt.Sprintf(webRule, "synproxy", 10)
-	g := guardWith(t, config, places[0], IPv4, AcceptOptions{Echo: true})
+	g := guardWith(t, config, places[0], IPv4, AcceptOptions{Echo: true, CloseOnEOF: true})
 	g.teach(80) // else the server's answer to the first SYN would be one packet more
+	g.waitSummary(g.source(1), "1 FIN_WAIT_2:FIN_WAIT_2")
 	wire := openWire(t, g.lab, IPv4)
 	g.expectNoLosses()
 	if err := g.fw.Signal(syscall.SIGSTOP); err != nil {
