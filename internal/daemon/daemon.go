@@ -129,7 +129,6 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 	err = joinNew(err, d.unhook(ctx, h))
 	stop()
 	err = errors.Join(err, group.Wait())
-	d.warnProxied()
 	d.log.Info("stopped")
 	return err
 }
@@ -159,10 +158,8 @@ func (d *daemon) drain(ctx context.Context) {
 	}
 }
 
-// warnProxied tells of the connections whose sequence numbers the kernel still has
-// to translate: it does so only as long as some rule in the network namespace
-// makes use of conntrack, and ours are gone.
-func (d *daemon) warnProxied() {
+// proxied is how many connections need the kernel to translate for them.
+func (d *daemon) proxied() int {
 	n := 0
 	_ = d.engine.States(d.now(), func(l *engine.Listed) error {
 		if l.Proxied && l.Offloaded && !l.Closed() {
@@ -170,16 +167,20 @@ func (d *daemon) warnProxied() {
 		}
 		return nil
 	})
-	if n > 0 {
-		d.log.Warn("proxied connections stay open; unless another rule uses conntrack they stand still until nfqfw is back", "connections", n)
-	}
+	return n
 }
 
-// unhook takes the hooks out, though ctx has ended.
+// unhook takes the hooks out, though ctx has ended. The kernel goes on translating
+// if a connection needs it.
 func (d *daemon) unhook(ctx context.Context, h *hooks.Hooks) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	return h.Remove(ctx)
+	n := d.proxied()
+	if n == 0 {
+		return h.Remove(ctx)
+	}
+	d.log.Warn("proxied connections stay open, and a chain that keeps them going is left in the tables mangle", "connections", n, "chain", hooks.Translation)
+	return h.Retire(ctx)
 }
 
 // joinNew joins errors, unless the second only repeats the first: what keeps

@@ -8,6 +8,9 @@
 // packet.MarkMask in packet mark and connmark are ours; the hooks keep all
 // other bits.
 //
+// Connections of the SYN proxy need one chain more, Translation, which no packet
+// visits: that its rules are there has the kernel translate.
+//
 // Installing replaces what is there of an earlier run, however it ended, in
 // one transaction per table, so that at no time packets go by unseen or find
 // half of the chains. Removing works after half an installation, and leaves
@@ -129,7 +132,13 @@ func (h *Hooks) install(ctx context.Context, families []Family, timestamps bool)
 
 // Remove takes the hooks away, whichever configuration they are from. It is no
 // error if there are none.
-func (h *Hooks) Remove(ctx context.Context) error {
+func (h *Hooks) Remove(ctx context.Context) error { return h.remove(ctx, "") }
+
+// Retire takes the hooks away, but for the chain Translation: nothing leads to it,
+// and connections of the SYN proxy go on.
+func (h *Hooks) Retire(ctx context.Context) error { return h.remove(ctx, Translation) }
+
+func (h *Hooks) remove(ctx context.Context, stays string) error {
 	families, err := h.families()
 	if err != nil {
 		return err
@@ -142,7 +151,7 @@ func (h *Hooks) Remove(ctx context.Context) error {
 		if present.empty() {
 			continue
 		}
-		if err := restore(ctx, f, removal(present)); err != nil {
+		if err := restore(ctx, f, removal(present, stays)); err != nil {
 			return err
 		}
 		h.log.Info("hooks removed", "family", f.String())

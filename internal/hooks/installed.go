@@ -53,23 +53,25 @@ func leadsToOurs(rule string) bool {
 
 func (p installed) empty() bool { return len(p) == 0 }
 
-// removal is the input for iptables-restore that takes all this away. Chains
-// are emptied before any is deleted, as they lead to each other.
-func removal(present installed) string {
+// removal is the input for iptables-restore that takes all this away, but for a
+// chain that is to stay. Chains are emptied before any is deleted, as they lead to
+// each other.
+func removal(present installed, stays string) string {
 	w := &writer{}
 	for _, t := range slices.Backward(tables) {
 		p, ok := present[t.name]
 		if !ok {
 			continue
 		}
+		chains := slices.DeleteFunc(slices.Clone(p.chains), func(chain string) bool { return chain == stays })
 		w.line("*%s", t.name)
 		for _, jump := range p.jumps {
 			w.line("-D %s", jump)
 		}
-		for _, chain := range p.chains {
+		for _, chain := range chains {
 			w.line("-F %s", chain)
 		}
-		for _, chain := range p.chains {
+		for _, chain := range chains {
 			w.line("-X %s", chain)
 		}
 		w.line("COMMIT")

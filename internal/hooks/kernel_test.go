@@ -167,6 +167,30 @@ func TestInstallAndRemove(t *testing.T) {
 	})
 }
 
+// What has been retired is the chain that has the kernel translate, with the
+// rules that were in it; installing and removing know it again.
+func TestRetire(t *testing.T) {
+	backends(t, func(t *testing.T) {
+		newNamespace(t)
+		before := installOthers(t)
+		h := newHooks(golden["web"])
+		must(t, h.Install(t.Context()))
+		once := dumpTables(t)
+		const lastChain, lastRule = ":NFQ - [0:0]\n", "-A FORWARD -p tcp -j MARK --set-xmark 0x2/0xff\n"
+		retired := strings.NewReplacer(lastChain, lastChain+":NFQFW-TRANSLATE - [0:0]\n", lastRule, lastRule+
+			"-A NFQFW-TRANSLATE -m conntrack --ctstate INVALID -j RETURN\n-A NFQFW-TRANSLATE -p tcp -j SYNPROXY\n").Replace(before)
+		for range 2 {
+			must(t, h.Retire(t.Context()))
+			checkTables(t, "retire", retired)
+		}
+		must(t, h.Install(t.Context()))
+		checkTables(t, "install again", once)
+		must(t, h.Retire(t.Context()))
+		must(t, h.Remove(t.Context()))
+		checkTables(t, "remove", before)
+	})
+}
+
 func TestJumpsComeFirst(t *testing.T) {
 	backends(t, func(t *testing.T) {
 		newNamespace(t)
@@ -246,7 +270,7 @@ func TestIptablesAcceptsGoldenFiles(t *testing.T) {
 				}
 				present, err := read(t.Context(), f)
 				must(t, err)
-				must(t, restore(t.Context(), f, removal(present)))
+				must(t, restore(t.Context(), f, removal(present, "")))
 			}
 		}
 	})

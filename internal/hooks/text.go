@@ -13,9 +13,9 @@ const prefix = "NFQFW-"
 // steps is the chain that the scopes of the mangle table lead to.
 const steps = prefix + "QUEUE"
 
-// translation is a chain of the mangle table that nothing leads to. That its
-// rules are there has the kernel translate.
-const translation = prefix + "TRANSLATE"
+// Translation is a chain of the mangle table that nothing leads to. That its
+// rules are there has the kernel translate for the connections of the SYN proxy.
+const Translation = prefix + "TRANSLATE"
 
 // tables are the tables in which we have chains, and the built-in chains that
 // jump to them. Each table changes at once, and the two one after the other:
@@ -26,7 +26,7 @@ var tables = []struct {
 	builtin []string
 	extra   []string // chains of ours that no built-in chain jumps to
 }{
-	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, translation}},
+	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, Translation}},
 	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}},
 }
 
@@ -114,9 +114,9 @@ func (w *writer) mangle() {
 // conntrack; and it translates timestamps while one has the target SYNPROXY
 // (xt_conntrack.c and ipt_SYNPROXY.c: checkentry).
 func (w *writer) translate() {
-	w.line("-A %s -m conntrack --ctstate INVALID -j RETURN", translation)
+	w.line("-A %s -m conntrack --ctstate INVALID -j RETURN", Translation)
 	if w.timestamps {
-		w.line("-A %s -p tcp -j SYNPROXY", translation)
+		w.line("-A %s -p tcp -j SYNPROXY", Translation)
 	}
 }
 
