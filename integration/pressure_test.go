@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -61,6 +62,14 @@ func TestAdaptive(t *testing.T) {
 			kept := g.open(ClientAddr(f, 0))
 			if s := g.statesOf(ClientAddr(f, 0)); len(s) != 1 || s[0].Proxied {
 				t.Fatalf("without pressure: %+v, want a kept one", s)
+			}
+			// An entry that outlived its state would keep the ACK of the tuple's next
+			// connection from the SYN proxy.
+			over := g.open(ClientAddr(f, 1))
+			port := over.client.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+			_ = over.client.Close()
+			if Poll(g.ctx, func() bool { return len(g.entries(port)) == 0 }) != nil {
+				t.Errorf("the kernel's entry of a connection that is over is left")
 			}
 			end := traffic(g.ctx, t, g.lab, f, g.srv.Addr())
 			g.floodSYN(pressureStart)

@@ -227,10 +227,11 @@ func (v *visit) expired() bool {
 }
 
 // standsFor says whether the kernel has an entry that must not outlive the
-// state: one that translates numbers, or lets the packets of a connection pass
-// that was never admitted, or was reset.
-func standsFor(s *conntrack.State) bool {
-	if s.Proxied {
+// state: one that translates numbers; or lets the packets of a connection pass
+// that was never admitted, or was reset; or would take the next connection of its
+// tuple for its own, when that is proxied.
+func (e *Engine) standsFor(s *conntrack.State) bool {
+	if s.Proxied || e.ruleOf(s).State == rules.Adaptive && !s.Opening() {
 		return s.Offloaded
 	}
 	return s.Opening() || s.Src.State == conntrack.TimeWait
@@ -239,7 +240,7 @@ func standsFor(s *conntrack.State) bool {
 // remove takes the packet's state out of the table, and the kernel's entry with
 // it if that stands for the state.
 func (v *visit) remove() {
-	if standsFor(v.state) {
+	if v.standsFor(v.state) {
 		v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
 	}
 	if v.state.Counts() {

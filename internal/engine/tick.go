@@ -85,7 +85,7 @@ func (e *Engine) abandon(sh *conntrack.Shard, s *conntrack.State) {
 
 // expire removes a state, and the kernel's entry that stood for it.
 func (e *Engine) expire(sh *conntrack.Shard, s *conntrack.State) {
-	if standsFor(s) {
+	if e.standsFor(s) {
 		e.decide().Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
 	}
 	e.released = append(e.released, e.forget(sh, s))
