@@ -12,8 +12,13 @@ import (
 // rest are served without window scaling.
 const maxServers = 1 << 16
 
-// askInterval is how long nobody else asks a server that is being asked.
-const askInterval = time.Second
+// askInterval is how long nobody else asks a server that is being asked, and
+// maxAsked how many are being asked at a time: who makes up SYNs to all addresses
+// of a rule gets no more of them through, and no more remembered.
+const (
+	askInterval = time.Second
+	maxAsked    = 1 << 10
+)
 
 // A server whose answer contradicts the last one is served without window
 // scaling for a while, and then asked again: at first for minDoubt, and twice as
@@ -77,7 +82,7 @@ func (s *Servers) Ask(t packet.Tuple, now time.Duration) bool {
 	defer s.mu.Unlock()
 	key := keyOf(t)
 	q, ok := s.asked[key]
-	if ok && now < q.at+askInterval || len(s.asked) >= maxServers {
+	if ok && now < q.at+askInterval || !ok && len(s.asked) >= maxAsked {
 		return false
 	}
 	s.asked[key] = question{at: now}

@@ -89,6 +89,13 @@ func TestServersAsk(t *testing.T) {
 	if !s.Refuses(tuple, 2*askInterval-1) || s.Refuses(tuple, 2*askInterval) {
 		t.Error("a refusal does not last a second")
 	}
+	for i := range 2 * maxAsked {
+		other := tuple
+		other.Dst[13], other.Dst[14], other.Dst[15] = 1, byte(i>>8), byte(i)
+		if asks := s.Ask(other, askInterval); asks != (i < maxAsked-1) {
+			t.Fatalf("server %d is asked: %v", i, asks)
+		}
+	}
 	s.Forget(2 * askInterval)
 	if len(s.asked) != 0 {
 		t.Errorf("%d questions are left", len(s.asked))
