@@ -16,23 +16,35 @@ type mmsghdr struct {
 	length uint32 // octets sent
 }
 
+// control is the control message that tells a segment's source: struct cmsghdr,
+// then struct in_pktinfo or in6_pktinfo, with room for the longer one.
+type control struct {
+	header unix.Cmsghdr
+	info   [24]byte
+}
+
+// sourceOffset is where struct in_pktinfo has ipi_spec_dst; struct in6_pktinfo
+// begins with the address.
+const sourceOffset = 4
+
 // batch is the segments of one address family that wait to be sent, with
 // everything sendmmsg needs, laid out once.
 type batch struct {
-	fd      int // -1: the family is missing
-	count   int
-	headers []mmsghdr
-	vectors []unix.Iovec
-	buffers [][]byte
-	addrs   []unix.RawSockaddrInet6 // room for either family's
-	to      []packet.Tuple          // for the log
+	fd       int // -1: the family is missing
+	count    int
+	headers  []mmsghdr
+	vectors  []unix.Iovec
+	buffers  [][]byte
+	addrs    []unix.RawSockaddrInet6 // room for either family's
+	controls []control
+	to       []packet.Tuple // for the log
 }
 
-// init makes a batch of n segments for the socket fd.
-func (b *batch) init(fd, n int) {
+// init makes a batch of n segments for the socket fd of a family.
+func (b *batch) init(fd, family, n int) {
 	*b = batch{
 		fd: fd, headers: make([]mmsghdr, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n),
-		addrs: make([]unix.RawSockaddrInet6, n), to: make([]packet.Tuple, n),
+		addrs: make([]unix.RawSockaddrInet6, n), controls: make([]control, n), to: make([]packet.Tuple, n),
 	}
 	const size = wire.MaxSegmentLen
 	memory := make([]byte, n*size)
@@ -43,7 +55,23 @@ func (b *batch) init(fd, n int) {
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
 		h.Name = (*byte)(unsafe.Pointer(&b.addrs[i]))
+		h.Control = (*byte)(unsafe.Pointer(&b.controls[i]))
+		h.SetControllen(b.controls[i].init(family))
 	}
+}
+
+// init fills in all but the address, and returns the length of the message, less
+// the padding behind it: the kernel copies as much to its stack, and allocates for
+// more (net/socket.c: ____sys_sendmsg).
+func (c *control) init(family int) int {
+	size := unix.SizeofInet4Pktinfo
+	c.header.Level, c.header.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
+	if family == unix.AF_INET6 {
+		size = unix.SizeofInet6Pktinfo
+		c.header.Level, c.header.Type = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO
+	}
+	c.header.SetLen(unix.CmsgLen(size))
+	return unix.CmsgLen(size)
 }
 
 func (b *batch) full() bool { return b.count == len(b.buffers) }
@@ -58,19 +86,23 @@ func (b *batch) add(s *packet.Segment) {
 	b.setAddr(i, &s.Tuple)
 }
 
-// setAddr fills in where to. The port stays 0: a raw socket takes it for a
-// protocol number.
+// setAddr fills in where to, and from where: the header that a segment brings
+// along tells the kernel's choice of a route nothing, which policies may make
+// depend on the source. The port stays 0: a raw socket takes it for a protocol
+// number.
 func (b *batch) setAddr(i int, t *packet.Tuple) {
 	h := &b.headers[i].header
 	if t.Is4() {
 		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(&b.addrs[i]))
 		a.Family = unix.AF_INET
 		copy(a.Addr[:], t.Dst[12:])
+		copy(b.controls[i].info[sourceOffset:], t.Src[12:])
 		h.Namelen = unix.SizeofSockaddrInet4
 		return
 	}
 	b.addrs[i].Family = unix.AF_INET6
 	b.addrs[i].Addr = t.Dst
+	copy(b.controls[i].info[:], t.Src[:])
 	h.Namelen = unix.SizeofSockaddrInet6
 }
 

@@ -5,7 +5,10 @@
 // family they leave in the order they were added, and one that cannot be sent
 // does not hold up the rest: it is counted, and TCP sends it again.
 //
-// Refused: payload, and IPv6 link-local destinations, as a segment names no
+// Routes are looked up as for any packet of the segment's source, so that policy
+// routing by source (ip rule from) holds.
+//
+// Refused: payload, and IPv6 link-local addresses, as a segment names no
 // interface.
 package inject
 
@@ -64,13 +67,13 @@ func Open(mark packet.Mark, log *slog.Logger) (*Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inject: open IPv4 socket: %w", err)
 	}
-	s.ipv4.init(fd, capacity)
+	s.ipv4.init(fd, unix.AF_INET, capacity)
 	fd, err = socket(unix.AF_INET6, mark)
 	if err != nil && err != unix.EAFNOSUPPORT {
 		_ = s.Close()
 		return nil, fmt.Errorf("inject: open IPv6 socket: %w", err)
 	}
-	s.ipv6.init(fd, capacity)
+	s.ipv6.init(fd, unix.AF_INET6, capacity)
 	return s, nil
 }
 
@@ -81,16 +84,23 @@ func socket(family int, mark packet.Mark) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := setOptions(fd, mark); err != nil {
+	if err := setOptions(fd, family, mark); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-func setOptions(fd int, mark packet.Mark) error {
+func setOptions(fd, family int, mark packet.Mark) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
 		return os.NewSyscallError("set SO_MARK", err)
+	}
+	if family == unix.AF_INET6 {
+		// Without it a control message may name no source but our own. IP_HDRINCL
+		// implies as much (include/net/inet_sock.h: inet_sk_flowi_flags).
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1); err != nil {
+			return os.NewSyscallError("set IPV6_FREEBIND", err)
+		}
 	}
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, writeBuffer)
 	return os.NewSyscallError("set SO_SNDBUFFORCE", err)
