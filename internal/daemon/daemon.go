@@ -36,11 +36,11 @@ const (
 
 // daemon is what runs.
 type daemon struct {
-	log     *slog.Logger
-	config  *config.Config
-	engine  *engine.Engine
-	names   *interfaceNames
-	started time.Time
+	log        *slog.Logger
+	config     *config.Config
+	engine     *engine.Engine
+	interfaces *interfaces
+	started    time.Time
 
 	// For their counters; complete before the control socket answers anybody.
 	queues  []*nfq.Queue
@@ -76,7 +76,7 @@ func Run(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
 	if err := h.Check(); err != nil {
 		return err
 	}
-	d := &daemon{log: log, config: c, engine: newEngine(c), names: newInterfaceNames(), started: time.Now()}
+	d := &daemon{log: log, config: c, engine: newEngine(c), interfaces: newInterfaces(), started: time.Now()}
 	server, err := control.Listen(c.Daemon.Control, d.handlers(), log)
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 func (d *daemon) warnInterfaces() {
 	for _, r := range d.config.Ruleset.Rules() {
 		for _, name := range r.On {
-			if !d.names.exists(name) {
+			if !d.interfaces.exists(name) {
 				d.log.Warn("no such interface; what comes in by others passes untouched", "rule", r.Name, "interface", name)
 			}
 		}

@@ -31,7 +31,7 @@ func newDaemon(t *testing.T, file string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &daemon{log: slog.New(slog.DiscardHandler), config: c, engine: newEngine(c), names: newInterfaceNames(), started: time.Now()}
+	return &daemon{log: slog.New(slog.DiscardHandler), config: c, engine: newEngine(c), interfaces: newInterfaces(), started: time.Now()}
 }
 
 func TestHooksOfConfig(t *testing.T) {
@@ -161,16 +161,47 @@ func TestRunNotPermitted(t *testing.T) {
 	}
 }
 
-func TestInterfaceNames(t *testing.T) {
-	n := newInterfaceNames()
-	if got := n.name(0); got != "" {
-		t.Errorf("no interface is called %q", got)
+func TestInterfaces(t *testing.T) {
+	n := newInterfaces()
+	if got := n.link(0); got != (link{}) {
+		t.Errorf("no interface is %+v", got)
 	}
-	if got := n.name(1<<31 - 1); got != "" {
-		t.Errorf("an unknown interface is called %q", got)
+	if got := n.link(1<<31 - 1); got != (link{}) {
+		t.Errorf("an unknown interface is %+v", got)
 	}
-	n.names = nil
-	if got := n.name(1); got != "lo" {
-		t.Errorf("the first interface is called %q, want lo", got)
+	n.links = nil
+	if got := n.link(1); got.name != "lo" || got.mtu == 0 || !n.exists("lo") || n.exists("ol") {
+		t.Errorf("the first interface is %+v, want lo", got)
+	}
+	n.links = map[uint32]link{1: {"lo", 1}}
+	if n.refresh(); n.link(1).mtu == 1 {
+		t.Error("a change of MTU goes unnoticed")
+	}
+}
+
+func TestClampMSS(t *testing.T) {
+	four := packet.TupleFrom(netip.MustParseAddrPort("198.51.100.7:1"), netip.MustParseAddrPort("192.0.2.10:80"))
+	six := packet.TupleFrom(netip.MustParseAddrPort("[2001:db8:1::7]:1"), netip.MustParseAddrPort("[2001:db8::10]:80"))
+	for _, tt := range []struct {
+		name   string
+		tuple  packet.Tuple
+		mtu    int
+		mss    uint16
+		expect uint16
+	}{
+		{"it fits", four, 1500, 1460, 1460},
+		{"one too many", four, 1499, 1460, 1459},
+		{"IPv6", six, 1500, 1460, 1440},
+		{"a small interface", four, 576, 1460, 536},
+		{"a small side", four, 1500, 536, 536},
+		{"it says nothing", four, 1500, 0, 0},
+		{"the interface is not known", four, 0, 9000, 9000},
+		{"the interface is smaller than the headers", six, 60, 1460, 1460},
+		{"more than an MSS can say", four, 1 << 20, 65535, 65535},
+	} {
+		p := packet.Packet{Tuple: tt.tuple, Options: packet.Options{MSS: tt.mss}}
+		if clampMSS(&p, tt.mtu); p.Options.MSS != tt.expect {
+			t.Errorf("%s: %d, want %d", tt.name, p.Options.MSS, tt.expect)
+		}
 	}
 }

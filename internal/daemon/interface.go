@@ -3,61 +3,71 @@ package daemon
 import (
 	"maps"
 	"net"
-	"slices"
 	"sync"
 )
 
-// interfaceNames knows the interfaces by their indexes, as packets name them.
-// It is safe for concurrent use.
-type interfaceNames struct {
-	mu    sync.RWMutex
-	names map[uint32]string
+// link is what the daemon knows of an interface.
+type link struct {
+	name string
+	mtu  int // octets of an IP packet; 0: not known
 }
 
-func newInterfaceNames() *interfaceNames {
-	n := &interfaceNames{}
+// interfaces knows the interfaces by their indexes, as packets name them. It is
+// safe for concurrent use.
+type interfaces struct {
+	mu    sync.RWMutex
+	links map[uint32]link
+}
+
+func newInterfaces() *interfaces {
+	n := &interfaces{}
 	n.refresh()
 	return n
 }
 
-// name is the name of an interface, "" if there is none of that index.
-func (n *interfaceNames) name(index uint32) string {
+// link is the interface of an index, the zero one if there is none.
+func (n *interfaces) link(index uint32) link {
 	if index == 0 {
-		return ""
+		return link{}
 	}
 	n.mu.RLock()
-	name, ok := n.names[index]
+	l, ok := n.links[index]
 	n.mu.RUnlock()
 	if !ok {
 		n.refresh() // it is new
 		n.mu.RLock()
-		name = n.names[index]
+		l = n.links[index]
 		n.mu.RUnlock()
 	}
-	return name
+	return l
 }
 
 // exists says whether there is an interface of that name.
-func (n *interfaceNames) exists(name string) bool {
+func (n *interfaces) exists(name string) bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return slices.Contains(slices.Collect(maps.Values(n.names)), name)
+	for _, l := range n.links {
+		if l.name == name {
+			return true
+		}
+	}
+	return false
 }
 
-// refresh asks the kernel: an interface may have been renamed. What the kernel
-// does not tell stays as it was.
-func (n *interfaceNames) refresh() {
+// refresh asks the kernel: an interface may have been renamed, or its MTU changed.
+// What the kernel does not tell stays as it was.
+func (n *interfaces) refresh() {
 	list, err := net.Interfaces()
 	if err != nil {
 		return
 	}
-	names := make(map[uint32]string, len(list))
+	links := make(map[uint32]link, len(list))
 	for _, i := range list {
-		names[uint32(i.Index)] = i.Name
+		links[uint32(i.Index)] = link{i.Name, i.MTU}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !maps.Equal(names, n.names) {
-		n.names = names
+	if !maps.Equal(links, n.links) {
+		n.links = links
 	}
 }

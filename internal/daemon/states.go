@@ -58,7 +58,7 @@ func count(table *offload.Table, t packet.Tuple, s *control.State) {
 
 func (d *daemon) listed(l *engine.Listed) *control.State {
 	s := &control.State{
-		ID: fmt.Sprintf("%016x", l.ID), Interface: d.names.name(l.InDev), Protocol: "tcp",
+		ID: fmt.Sprintf("%016x", l.ID), Interface: d.interfaces.link(l.InDev).name, Protocol: "tcp",
 		Source: listedPeer(&l.Src, 0), Dest: listedPeer(&l.Dst, uint32(l.SeqDiff)),
 		State: l.Dst.State.String() + ":" + l.Src.State.String(), Counts: l.Counting, Proxied: l.Proxied,
 		Rule: l.RuleName, Number: l.Rule, Timeout: l.Timeout.String(),

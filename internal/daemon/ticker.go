@@ -42,7 +42,7 @@ func (t *ticker) run(ctx context.Context) error {
 		t.flush()
 		t.engine.Switches(t.logSwitch)
 		if turn%namesInterval == 0 {
-			t.names.refresh()
+			t.interfaces.refresh()
 		}
 		if turn%keyInterval == 0 {
 			t.engine.RotateKey(randomKey())

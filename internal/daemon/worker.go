@@ -151,10 +151,26 @@ func (w *worker) decode(m *nfq.Message) packet.Reason {
 	if r == packet.ReasonMatch && m.ChecksumNotVerified && !m.ChecksumNotReady && !m.GSO && captured {
 		r = w.decoder.Verify()
 	}
-	p.InDev, p.InName = m.InDev, w.names.name(m.InDev)
+	in := w.interfaces.link(m.InDev)
+	p.InDev, p.InName = m.InDev, in.name
+	clampMSS(p, in.mtu)
 	p.Conn = packet.ConnOf(m.Mark, p.Flags.Has(packet.SYN))
 	p.Kernel = packet.KernelNotAsked
 	return r
+}
+
+// clampMSS has a side say of itself that it can take no more than fits the MTU of
+// the interface its packet came in by: what the other side is told bounds what
+// will leave by that interface. An MTU of 0 is not known.
+func clampMSS(p *packet.Packet, mtu int) {
+	const headers4, headers6 = 40, 60 // of IP and TCP without options (RFC 6691 section 2)
+	room := mtu - headers6
+	if p.Is4() {
+		room = mtu - headers4
+	}
+	if room > 0 && int(p.Options.MSS) > room {
+		p.Options.MSS = uint16(room)
+	}
 }
 
 // query asks the kernel for its entry. If it does not answer, there is taken to
