@@ -52,8 +52,8 @@ func (w *world) noisePacket() {
 	t := clientTuple(byte(1+r.IntN(8)), firstPort+r.IntN(w.story.ports))
 	p := packet.Packet{Tuple: t, Seq: seqnum.Value(r.Uint32()), Ack: seqnum.Value(r.Uint32()), Window: uint16(r.Uint32())}
 	p.Flags = one(r, anyFlags)
-	if p.Flags.Has(packet.SYN) {
-		w.spoofed[nameOf(t)] = true
+	if p.Flags.Has(packet.SYN) || w.story.gateway.flushes {
+		w.spoofed[nameOf(t)] = true // a kernel without its entry takes any number for one inside the window
 	}
 	if oneIn(r, 8) {
 		w.forge(&p)

@@ -338,8 +338,8 @@ func (s *socket) outside(p *packet.Packet) bool {
 
 // sent says whether it has sent a timestamp since its connection began.
 func (s *socket) sent(stamp uint32) bool {
-	age := time.Duration(s.stamp()-stamp) * time.Millisecond
-	return age <= s.world.clock.now-s.began
+	age := s.stamp() - stamp
+	return age <= uint32(s.world.clock.now/time.Millisecond-s.began/time.Millisecond)
 }
 
 func (s *socket) receiveRST(p *packet.Packet) {
