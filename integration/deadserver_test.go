@@ -74,10 +74,10 @@ func (r *ruin) String() string {
 }
 
 // The server is asked at 0, 1, 3 and 7 s and given up at 15 s; of one that is new
-// it is asked first, for a second at most, what it can do.
+// it is asked first, for a second and a half at most, what it can do.
 const (
 	givesUp = 15 * time.Second
-	asks    = time.Second
+	asks    = 1500 * time.Millisecond
 	jitter  = 1500 * time.Millisecond
 )
 

@@ -231,8 +231,11 @@ func (v *visit) expired() bool {
 // that was never admitted, or was reset; or would take the next connection of its
 // tuple for its own, when that is proxied.
 func (e *Engine) standsFor(s *conntrack.State) bool {
-	if s.Proxied || e.ruleOf(s).State == rules.Adaptive && !s.Opening() {
+	switch {
+	case s.Proxied:
 		return s.Offloaded
+	case s.Offloaded && e.ruleOf(s).State == rules.Adaptive:
+		return true
 	}
 	return s.Opening() || s.Src.State == conntrack.TimeWait
 }

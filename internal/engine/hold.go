@@ -8,9 +8,12 @@ import (
 )
 
 // holdTime is how long a client waits for an answer while its server is asked what
-// it can do, and holdInterval how often it is looked whether another has asked.
+// it can do: until a SYN+ACK that was lost has come again, which most send after a
+// second (RFC 6298 section 2). It would meet the client's own handshake else, and cost
+// that one its connection. holdInterval is how often it is looked whether another has
+// asked.
 const (
-	holdTime     = time.Second
+	holdTime     = 1500 * time.Millisecond
 	holdInterval = 100 * time.Millisecond
 )
 

@@ -115,8 +115,8 @@ func (v *visit) openCookie() bool {
 	if options.HasTimestamp = p.Options.HasTimestamp; options.HasTimestamp {
 		options.TSVal = p.Options.TSVal
 	}
-	if options.HasTimestamp && options.HasWScale {
-		options.WScale = synproxy.Shift(p.Options.TSEcr)
+	if options.HasTimestamp {
+		options.WScale = synproxy.Shift(p.Options.TSEcr) // of no use without scaling, but part of what we have told
 	}
 	told := v.told(p.Tuple, options, server, known)
 	if options.HasWScale && !told.HasWScale || options.HasTimestamp && !told.HasTimestamp {

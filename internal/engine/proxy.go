@@ -112,10 +112,19 @@ func (v *visit) proveClient() {
 		v.heard()
 		v.state.Src.State = conntrack.ProxyDst
 		v.state.Refresh(v.now)
+		v.clearOlder()
 		v.ask()
 		v.shard.Wait(v.state)
 	case denied:
 		v.deny()
+	}
+}
+
+// clearOlder removes what the kernel still has of an older connection, which was
+// kept: what the server says of that one, when it gets our SYN, would pass by us.
+func (v *visit) clearOlder() {
+	if v.p.Conn != packet.ConnNew {
+		v.d.Offload = clearKernel(v.state)
 	}
 }
 

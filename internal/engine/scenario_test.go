@@ -285,8 +285,11 @@ func (s *scenario) parse(words []string) (*packet.Packet, error) {
 	for _, c := range words[1] {
 		p.Flags |= map[rune]packet.Flags{'S': packet.SYN, 'A': packet.ACK, 'F': packet.FIN, 'R': packet.RST, 'P': packet.PSH}[c]
 	}
-	if p.Flags.Has(packet.SYN) {
+	switch {
+	case p.Flags.Has(packet.SYN):
 		p.Conn = packet.ConnNone
+	case s.shakes(p.Tuple):
+		p.Conn = packet.ConnNew
 	}
 	for _, w := range words[2:] {
 		if err := s.set(p, w); err != nil {
@@ -334,6 +337,15 @@ func (s *scenario) set(p *packet.Packet, word string) error {
 		return fmt.Errorf("%s: unknown word", word)
 	}
 	return nil
+}
+
+// shakes says whether the SYN proxy has a handshake under way for a tuple: the
+// kernel has no entry then.
+func (s *scenario) shakes(t packet.Tuple) bool {
+	sh := s.engine.table.Lock(t.Key())
+	defer sh.Unlock()
+	state, _ := sh.Find(t)
+	return state != nil && state.ShakingHands()
 }
 
 func (s *scenario) parseNumber(text string) (seqnum.Value, error) {

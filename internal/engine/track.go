@@ -128,7 +128,7 @@ func (v *visit) afterReset() {
 // not checked its numbers, so that it must not move the state.
 func (v *visit) lateSYN() {
 	switch {
-	case v.p.IsSYN() && v.dir == conntrack.Original:
+	case v.p.IsSYN() && v.dir == conntrack.Original && !v.p.OpensFast():
 		// Not ours to answer: only the server knows the numbers that make the
 		// client see that it is mistaken (RFC 5961 section 4.2).
 		v.d.pass(packet.MarkTrack)

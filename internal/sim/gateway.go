@@ -8,11 +8,15 @@ import (
 	"nfqfw/internal/seqnum"
 )
 
+// tickInterval is the daemon's.
+const tickInterval = 100 * time.Millisecond
+
 // entry is what the gateway's kernel knows of a connection.
 type entry struct {
 	original packet.Tuple
 	connmark packet.Mark
 	diff     seqnum.Size     // added to the server's numbers
+	stamps   uint32          // and to its timestamps
 	maxAck   [2]seqnum.Value // the highest number each side has acknowledged, as that side says it
 	acked    [2]bool
 	maxEnd   [2]seqnum.Value // the end of what each side has sent
@@ -25,10 +29,15 @@ type entry struct {
 type gateway struct {
 	world    *world
 	engine   *engine.Engine
-	entries  map[packet.Key]*entry
+	entries  map[name]*entry
 	toClient *link
 	toServer *link
 	decision engine.Decision
+	packet   packet.Packet // that is being judged
+	out      packet.Packet // that is being sent
+	queries  []packet.Tuple
+	tickAt   time.Duration // the next tick; never: nothing can come of one
+	ticked   func(*engine.Decision)
 }
 
 // side is 0 for a packet of the client's, 1 for one of the server's.
@@ -40,8 +49,10 @@ func (e *entry) side(p *packet.Packet) int {
 }
 
 // receive is the way of a packet through the hooks.
-func (g *gateway) receive(p packet.Packet) {
-	e := g.entries[p.Tuple.Key()]
+func (g *gateway) receive(seen *packet.Packet) {
+	g.packet = *seen
+	p := &g.packet
+	e := g.entries[nameOf(p.Tuple)]
 	if p.Flags.Has(packet.SYN) && !p.Flags.Has(packet.RST) {
 		p.Conn = packet.ConnNone
 		g.queue(p, e)
@@ -57,13 +68,15 @@ func (g *gateway) receive(p packet.Packet) {
 	}
 	if e != nil {
 		e.last = g.world.clock.now
-		if !e.track(&p) {
+		if !e.track(p) {
 			p.Conn = packet.ConnInvalid
 		}
 	}
 	payload := p.Conn == packet.ConnEstablished && e.connmark != packet.MarkTrack && !p.Flags.Any(packet.FIN|packet.RST)
 	if payload {
-		g.world.tracef("%v %v seq %d ack %d len %d: in the kernel", p.Tuple, p.Flags, p.Seq, p.Ack, p.PayloadLen)
+		if w := g.world; w.trace != nil {
+			w.tracef("%v: in the kernel", show(p))
+		}
 		g.forward(p, e)
 		return
 	}
@@ -72,14 +85,14 @@ func (g *gateway) receive(p packet.Packet) {
 
 // track is conntrack's view of a packet, false if it is outside the window.
 // Before the other side has acknowledged anything every number will do.
-func (e *entry) track(seen *packet.Packet) bool {
-	side := e.side(seen)
-	p := *seen
+func (e *entry) track(p *packet.Packet) bool {
+	side := e.side(p)
+	ack := p.Ack // all in the numbers their sender uses
 	if side == 0 {
-		p.Ack = p.Ack.Sub(e.diff) // all in the numbers their sender uses
+		ack = ack.Sub(e.diff)
 	}
 	if p.Flags.Has(packet.SYN) {
-		e.maxAck[side], e.acked[side] = p.Ack, p.Flags.Has(packet.ACK)
+		e.maxAck[side], e.acked[side] = ack, p.Flags.Has(packet.ACK)
 		e.maxEnd[side], e.sent[side] = p.End(), true
 		return true
 	}
@@ -88,7 +101,7 @@ func (e *entry) track(seen *packet.Packet) bool {
 	if known && (p.Seq+1).LessThan(other) && p.Flags.Has(packet.RST) || known && other.Add(65535).LessThan(p.Seq) {
 		return false
 	}
-	if p.Flags.Has(packet.ACK) && e.sent[1-side] && (e.maxEnd[1-side] + 1).LessThan(p.Ack) {
+	if p.Flags.Has(packet.ACK) && e.sent[1-side] && (e.maxEnd[1-side] + 1).LessThan(ack) {
 		return false // it acknowledges what was never sent, and is no answer to a keepalive
 	}
 	if e.sent[side] && !e.near(side, p.Seq) {
@@ -97,8 +110,8 @@ func (e *entry) track(seen *packet.Packet) bool {
 	if p.Flags.Has(packet.RST) {
 		return true
 	}
-	if p.Flags.Has(packet.ACK) && (!e.acked[side] || e.maxAck[side].LessThan(p.Ack)) {
-		e.maxAck[side], e.acked[side] = p.Ack, true
+	if p.Flags.Has(packet.ACK) && (!e.acked[side] || e.maxAck[side].LessThan(ack)) {
+		e.maxAck[side], e.acked[side] = ack, true
 	}
 	if !e.sent[side] || e.maxEnd[side].LessThan(p.End()) {
 		e.maxEnd[side], e.sent[side] = p.End(), true
@@ -113,78 +126,124 @@ func (e *entry) near(side int, seq seqnum.Value) bool {
 }
 
 // queue has the engine judge a packet, as the daemon does.
-func (g *gateway) queue(p packet.Packet, e *entry) {
-	d := &g.decision
-	g.engine.Handle(g.world.clock.now, &p, d)
+func (g *gateway) queue(p *packet.Packet, e *entry) {
+	d, w := &g.decision, g.world
+	g.wake()
+	g.engine.Handle(w.clock.now, p, d)
 	if d.Offload.Op == packet.OffloadQuery {
 		p.Kernel = g.query(p.Tuple)
-		g.engine.Handle(g.world.clock.now, &p, d)
+		g.engine.Handle(w.clock.now, p, d)
 	}
-	g.world.tracef("%v %v seq %d ack %d len %d conn %d: %v %v mark %x", p.Tuple, p.Flags, p.Seq, p.Ack, p.PayloadLen, p.Conn, d.Verdict, d.Reason, d.Mark)
+	if w.trace != nil {
+		w.tracef("%v conn %d: %v %v mark %x", show(p), p.Conn, d.Verdict, d.Reason, d.Mark)
+	}
+	pass, mark := d.Verdict == packet.Pass, d.Mark
 	g.carryOut(d)
-	if d.Verdict == packet.Drop {
+	if !pass {
 		return
 	}
-	begins := p.IsSYN() && d.Mark == packet.MarkOpening
+	begins := p.IsSYN() && mark == packet.MarkOpening
 	picksUp := e == nil && !p.Flags.Any(packet.FIN|packet.RST) // conntrack makes no entry of those
-	if d.Mark != packet.MarkSeen && (picksUp || begins) {
-		e = &entry{original: p.Tuple, last: g.world.clock.now}
-		g.entries[p.Tuple.Key()] = e
+	if mark != packet.MarkSeen && (picksUp || begins) {
+		e = g.remember(entry{original: p.Tuple, last: w.clock.now})
 	}
-	answers := p.IsSYNACK() && d.Mark != packet.MarkSeen && e != nil && !e.near(e.side(&p), p.Seq)
+	answers := p.IsSYNACK() && mark != packet.MarkSeen && e != nil && !e.near(e.side(p), p.Seq)
 	if e != nil && (begins || answers) {
-		if answers && e.acked[1-e.side(&p)] { // it answers a SYN inside a connection
+		if answers && e.acked[1-e.side(p)] { // it answers a SYN inside a connection
 			e.acked, e.sent = [2]bool{}, [2]bool{}
 		}
-		e.track(&p) // conntrack sees it only now that it may pass
+		e.track(p) // conntrack sees it only now that it may pass
 	}
-	if e != nil && d.Mark != packet.MarkSeen {
-		e.connmark = d.Mark
+	if e != nil && mark != packet.MarkSeen {
+		e.connmark = mark
 	}
 	g.forward(p, e)
 }
 
 func (g *gateway) query(t packet.Tuple) packet.Kernel {
-	if g.entries[t.Key()] == nil {
+	if g.entries[nameOf(t)] == nil {
 		return packet.KernelAbsent
 	}
 	return packet.KernelPresent
 }
 
+// remember makes an entry, in place of the one that there was.
+func (g *gateway) remember(e entry) *entry {
+	n := nameOf(e.original)
+	old := g.entries[n]
+	if old == nil {
+		old = new(entry)
+		g.entries[n] = old
+	}
+	*old = e
+	return old
+}
+
+// create makes an entry that the engine orders. A full kernel has no room for a
+// connection's first one.
+func (g *gateway) create(o *packet.Offload) bool {
+	w := g.world
+	if o.Join && w.story.gateway.full && w.rand.IntN(4) == 0 {
+		return false
+	}
+	mark := packet.MarkClear
+	if o.Track {
+		mark = packet.MarkTrack
+	}
+	g.remember(entry{original: o.Tuple, connmark: mark, diff: o.SeqDiff, stamps: o.TSDiff, last: w.clock.now})
+	return true
+}
+
+// carryOut does what a decision orders but for the verdict.
 func (g *gateway) carryOut(d *engine.Decision) {
+	w := g.world
 	switch o := &d.Offload; o.Op {
 	case packet.OffloadCreate:
-		g.world.tracef("    create %v", o.Tuple)
-		g.entries[o.Tuple.Key()] = &entry{original: o.Tuple, connmark: packet.MarkClear, diff: o.SeqDiff, last: g.world.clock.now}
-	case packet.OffloadDelete:
-		g.world.tracef("    delete %v", o.Tuple)
-		delete(g.entries, o.Tuple.Key())
-	}
-	for _, s := range d.Segments() {
-		g.world.tracef("    send %v %v seq %d ack %d", s.Tuple, s.Flags, s.Seq, s.Ack)
-		p := packet.Packet{Tuple: s.Tuple, Seq: s.Seq, Ack: s.Ack, Flags: s.Flags, Window: s.Window, Options: s.Options}
-		if e := g.entries[s.Key()]; s.Tracked && e != nil {
-			e.track(&p)
-			g.forward(p, e)
-			continue
+		if w.trace != nil {
+			w.tracef("    create %v", o.Tuple)
 		}
-		g.route(p)
+		if !g.create(o) {
+			g.engine.Abort(o.Tuple, d)
+		}
+	case packet.OffloadDelete:
+		if w.trace != nil {
+			w.tracef("    delete %v", o.Tuple)
+		}
+		delete(g.entries, nameOf(o.Tuple))
+	}
+	segments := d.Segments()
+	for i := range segments {
+		g.inject(&segments[i])
 	}
 }
 
+// inject sends a segment of the engine's.
+func (g *gateway) inject(s *packet.Segment) {
+	g.out = packet.Packet{Tuple: s.Tuple, Seq: s.Seq, Ack: s.Ack, Flags: s.Flags, Window: s.Window, Options: s.Options}
+	if w := g.world; w.trace != nil {
+		w.tracef("    send %v", show(&g.out))
+	}
+	if e := g.entries[nameOf(s.Tuple)]; s.Tracked && e != nil {
+		e.track(&g.out)
+		g.forward(&g.out, e)
+		return
+	}
+	g.route(&g.out)
+}
+
 // forward sends a packet on, with its numbers translated.
-func (g *gateway) forward(p packet.Packet, e *entry) {
-	if e != nil && e.diff != 0 {
-		if e.side(&p) == 0 {
-			p.Ack = p.Ack.Sub(e.diff)
-		} else {
-			p.Seq = p.Seq.Add(e.diff)
-		}
+func (g *gateway) forward(p *packet.Packet, e *entry) {
+	if e != nil && e.side(p) == 0 {
+		p.Ack = p.Ack.Sub(e.diff)
+		p.Options.TSEcr -= e.stamps
+	} else if e != nil {
+		p.Seq = p.Seq.Add(e.diff)
+		p.Options.TSVal += e.stamps
 	}
 	g.route(p)
 }
 
-func (g *gateway) route(p packet.Packet) {
+func (g *gateway) route(p *packet.Packet) {
 	if p.DstPort == serverPort {
 		g.toServer.send(p)
 		return
@@ -192,25 +251,67 @@ func (g *gateway) route(p packet.Packet) {
 	g.toClient.send(p)
 }
 
-// tick is what the daemon does ten times a second.
+// wake sees to it that what has happened now has its tick.
+func (g *gateway) wake() {
+	if soon := g.world.clock.now.Truncate(tickInterval) + tickInterval; soon < g.tickAt {
+		g.tickAt = soon
+	}
+}
+
+// tick is what the daemon does ten times a second, while something can come of it.
 func (g *gateway) tick() {
 	now := g.world.clock.now
-	var queries []packet.Tuple
-	g.engine.Tick(now, func(d *engine.Decision) {
-		if d.Offload.Op == packet.OffloadQuery {
-			queries = append(queries, d.Offload.Tuple)
-			return
-		}
-		g.carryOut(d)
-	})
-	for _, t := range queries {
-		e, present := g.entries[t.Key()]
+	g.queries = g.queries[:0]
+	g.engine.Tick(now, g.ticked)
+	for _, t := range g.queries {
+		e := g.entries[nameOf(t)]
 		var idle time.Duration
-		if present {
+		if e != nil {
 			idle = now - e.last
 		}
-		var d engine.Decision
-		g.engine.Idle(now, t, idle, present, &d)
-		g.carryOut(&d)
+		g.engine.Idle(now, t, idle, e != nil, &g.decision)
+		g.carryOut(&g.decision)
 	}
+	g.tickAt = g.nextTick()
+}
+
+// decided is called by the engine's Tick.
+func (g *gateway) decided(d *engine.Decision) {
+	if d.Offload.Op == packet.OffloadQuery {
+		g.queries = append(g.queries, d.Offload.Tuple)
+		return
+	}
+	g.carryOut(d)
+}
+
+// nextTick skips the ticks from which nothing can come: no packet does before, and
+// no state has anything due.
+func (g *gateway) nextTick() time.Duration {
+	if g.engine.Len() == 0 {
+		return never
+	}
+	next := g.world.clock.now + tickInterval
+	if g.world.clock.next() < next {
+		return next
+	}
+	due := min(g.due(), g.world.clock.next())
+	return max(next, (due + tickInterval - 1).Truncate(tickInterval))
+}
+
+// due is when the first of the states has something due.
+func (g *gateway) due() time.Duration {
+	now := g.world.clock.now
+	first, listed := never-tickInterval, 0
+	_ = g.engine.States(now, func(l *engine.Listed) error {
+		listed++
+		first = min(first, now+l.ExpiresIn)
+		if l.Handshake.Due > now {
+			first = min(first, l.Handshake.Due)
+		}
+		return nil
+	})
+	if listed < g.engine.Len() {
+		return now // some are over, and not listed any more
+	}
+	return first
 }

@@ -1,274 +1,187 @@
 package sim
 
 import (
+	"net/netip"
 	"time"
 
 	"nfqfw/internal/packet"
 	"nfqfw/internal/seqnum"
 )
 
-type tcpState uint8
+const serverPort = 80
 
-const (
-	synSent tcpState = iota
-	synReceived
-	established
-	gone // closed on both sides, reset or given up
-)
+var serverAddr = netip.AddrFrom4([4]byte{192, 0, 2, 10})
 
-// outcome is what a host can say of a connection that is over.
-type outcome uint8
+// name tells connections apart, whichever way a packet goes: the last octet of the
+// client's address, and its port.
+type name uint32
 
-const (
-	pending outcome = iota
-	finished
-	wasReset
-	gaveUp
-)
-
-const (
-	rto        = 200 * time.Millisecond
-	synRTO     = time.Second
-	keepalive  = 5 * time.Second
-	maxRetries = 12
-	synRetries = 5
-	lifeOfTW   = 2 * time.Second // TIME_WAIT, shortened as all here is
-)
-
-// socket is one end of a connection: stop and wait, one segment in flight.
-type socket struct {
-	world    *world
-	out      *link
-	tuple    packet.Tuple // what it sends
-	state    tcpState
-	outcome  outcome
-	iss      seqnum.Value
-	sndUna   seqnum.Value
-	rcvNxt   seqnum.Value
-	window   uint32         // the peer's
-	answer   packet.Options // a server's, to what the SYN offered
-	wantSend int            // octets of its own left to send
-	wantRecv int            // octets to receive before it closes; 0: none
-	received int
-	closing  bool // wants to send FIN when all is sent
-	holds    bool // never closes by itself
-	finSent  bool
-	finAcked bool
-	peerFIN  bool
-	retries  int
-	timer    int // the serial of the timer that counts
-	probing  bool
-}
-
-func (s *socket) send(seq seqnum.Value, flags packet.Flags, payload int, o packet.Options) {
-	window := uint16(64240)
-	p := packet.Packet{
-		Tuple: s.tuple, Seq: seq, Ack: s.rcvNxt, Flags: flags, Window: window, PayloadLen: uint32(payload), Options: o,
-		InName: "eth0", InDev: 1,
+func nameOf(t packet.Tuple) name {
+	if t.SrcPort == serverPort {
+		return name(t.Dst[15])<<16 | name(t.DstPort)
 	}
-	if !flags.Has(packet.ACK) {
-		p.Ack = 0
-	}
-	s.out.send(p)
+	return name(t.Src[15])<<16 | name(t.SrcPort)
 }
 
-func (s *socket) sendACK() { s.send(s.sndUna, packet.ACK, 0, packet.Options{}) }
-
-// arm restarts the retransmission timer.
-func (s *socket) arm(d time.Duration) {
-	s.timer++
-	mine := s.timer
-	s.world.clock.after(d, func() {
-		if s.timer == mine && s.state != gone {
-			s.timeout()
-		}
-	})
+// clientTuple is the tuple of what a client sends to the server.
+func clientTuple(octet byte, port int) packet.Tuple {
+	client := netip.AddrFrom4([4]byte{198, 51, 100, octet})
+	return packet.TupleFrom(netip.AddrPortFrom(client, uint16(port)), netip.AddrPortFrom(serverAddr, serverPort))
 }
 
-func (s *socket) timeout() {
-	s.retries++
-	if s.retries > maxRetries || s.state == synSent && s.retries > synRetries {
-		s.end(gaveUp)
+// host is the server, or all clients in one.
+type host struct {
+	world   *world
+	sockets map[name]*socket
+	out     *link
+	listens bool
+	silent  bool
+	stamp   uint32 // what its clock of timestamps begins with
+}
+
+// receive gives a packet to its socket, or to the listener.
+func (h *host) receive(p *packet.Packet) {
+	if h.silent {
 		return
 	}
+	n := nameOf(p.Tuple)
+	if t := h.world.tricks[n]; t != nil && !h.listens {
+		h.world.answerTrick(t, p)
+		return
+	}
+	s := h.sockets[n]
+	if s != nil && s.yields(p) {
+		delete(h.sockets, n)
+		s = nil
+	}
+	switch {
+	case s != nil:
+		s.receive(p)
+	case h.listens && !h.world.story.server.refuses && p.IsSYN():
+		h.accept(p)
+	case p.Flags.Has(packet.RST):
+	case p.Flags.Has(packet.ACK):
+		h.out.send(&packet.Packet{Tuple: p.Tuple.Reverse(), Seq: p.Ack, Flags: packet.RST})
+	default:
+		h.out.send(&packet.Packet{Tuple: p.Tuple.Reverse(), Ack: p.End(), Flags: packet.RST | packet.ACK})
+	}
+}
+
+// accept answers a SYN.
+func (h *host) accept(p *packet.Packet) {
+	w := h.world
+	if p.PayloadLen > 0 {
+		w.failf("%v: the server gets %d octets with a SYN", p.Tuple, p.PayloadLen)
+	}
+	if c := &w.story.server; c.garbage > 0 && w.rand.Float64() < c.garbage {
+		h.babble(p)
+		return
+	}
+	s := w.newSocket(h, p.Tuple.Reverse(), synReceived)
+	s.own = w.serverOptions()
+	s.agree(p)
+	if s.wantSend = w.story.answers; w.story.asks > 0 {
+		s.wantRecv = 1
+	}
+	s.lingers = w.rand.IntN(2) == 0
+	h.sockets[nameOf(p.Tuple)] = s
+	w.served = append(w.served, s)
 	s.transmit()
 }
 
-func (s *socket) backoff(base time.Duration) time.Duration { return base << min(s.retries, 5) }
-
-// transmit sends what is due: the SYN, one segment, a probe or the FIN.
-func (s *socket) transmit() {
-	switch {
-	case s.state == synSent:
-		s.send(s.iss, packet.SYN, 0, synOptions)
-		s.arm(s.backoff(synRTO))
-	case s.state == synReceived:
-		s.send(s.iss, packet.SYN|packet.ACK, 0, s.answer)
-		s.arm(s.backoff(synRTO))
-	case s.wantSend > 0 && s.window == 0:
-		s.send(s.sndUna-1, packet.ACK, 0, packet.Options{})
-		s.arm(s.backoff(rto))
-	case s.wantSend > 0:
-		s.send(s.sndUna, packet.ACK|packet.PSH, s.wantSend, packet.Options{})
-		s.arm(s.backoff(rto))
-	case s.closing && !s.finAcked:
-		s.finSent = true
-		s.send(s.sndUna, packet.ACK|packet.FIN, 0, packet.Options{})
-		s.arm(s.backoff(rto))
-	default:
-		s.send(s.sndUna-1, packet.ACK, 0, packet.Options{}) // keepalive
-		s.arm(keepalive)
+// serverOptions are those of the next connection.
+func (w *world) serverOptions() packet.Options {
+	if w.story.server.fickle && w.rand.IntN(2) == 0 {
+		return someOptions(w.rand)
 	}
+	return w.story.server.options
 }
 
-func (s *socket) end(o outcome) {
-	s.state, s.outcome = gone, o
-	s.timer++
-}
-
-// abort is a close with a RST.
-func (s *socket) abort() {
-	if s.state == established {
-		s.send(s.nextSeq(), packet.RST|packet.ACK, 0, packet.Options{})
-		s.end(finished)
+// babble answers a SYN with something that is no answer.
+func (h *host) babble(p *packet.Packet) {
+	r := h.world.rand
+	q := packet.Packet{Tuple: p.Tuple.Reverse(), Seq: seqnum.Value(r.Uint32()), Ack: p.Seq + 1, Window: 1000}
+	switch r.IntN(6) {
+	case 0:
+		q.Flags, q.Ack = packet.SYN|packet.ACK, seqnum.Value(r.Uint32())
+	case 1:
+		q.Flags, q.Ack = packet.SYN|packet.ACK, p.Seq
+	case 2:
+		q.Flags, q.Ack = packet.ACK, seqnum.Value(r.Uint32())
+	case 3:
+		q.Flags = packet.ACK
+	case 4:
+		q.Flags, q.Ack = packet.SYN, 0
+	case 5:
+		q.Flags, q.Ack = packet.RST|packet.ACK, seqnum.Value(r.Uint32())
 	}
+	h.out.send(&q)
 }
 
-// nextSeq is SND.NXT.
-func (s *socket) nextSeq() seqnum.Value {
-	if s.finSent && !s.finAcked {
-		return s.sndUna + 1
+// accepted is called when the server's socket becomes ESTABLISHED.
+func (w *world) accepted(s *socket) {
+	if w.story.aborts && w.rand.IntN(4) == 0 { // this one closes or aborts by its own clock
+		abort := w.rand.IntN(2) == 0
+		w.clock.after(time.Duration(w.rand.IntN(3000))*time.Millisecond, func() {
+			if abort {
+				s.abort()
+			} else {
+				s.close()
+			}
+		})
 	}
-	return s.sndUna
+	w.checkLimit(s.tuple.Dst)
+	w.checkOptions(s)
 }
 
-// receive handles a segment in ESTABLISHED, or what completes a handshake.
-func (s *socket) receive(p *packet.Packet) {
-	switch {
-	case p.Flags.Has(packet.RST):
-		s.receiveRST(p)
-	case s.state == synSent:
-		s.receiveSYNACK(p)
-	case p.Flags.Has(packet.SYN):
-		if s.state == synReceived && p.Seq+1 == s.rcvNxt {
-			s.transmit()
-			return
-		}
-		s.sendACK() // the challenge of RFC 5961
-	case !p.Flags.Has(packet.ACK):
-	case s.state == synReceived && p.Seq-s.rcvNxt > 65535:
-		s.send(s.iss+1, packet.ACK, 0, packet.Options{}) // out of the window: Linux looks at that first
-	case s.state == synReceived && p.Ack != s.iss+1:
-		s.out.send(packet.Packet{Tuple: s.tuple, Seq: p.Ack, Flags: packet.RST, InName: "eth1"})
-	default:
-		s.receiveACK(p)
-	}
-}
-
-func (s *socket) receiveRST(p *packet.Packet) {
-	switch {
-	case s.state == synSent:
-		if p.Flags.Has(packet.ACK) && p.Ack == s.iss+1 {
+// reboot has the server forget all.
+func (w *world) reboot() {
+	for _, s := range w.served {
+		if s.state != gone {
 			s.end(wasReset)
 		}
-	case p.Seq == s.rcvNxt:
-		s.end(wasReset)
-	case p.Seq-s.rcvNxt < 65535:
-		s.sendACK()
 	}
+	clear(w.server.sockets)
+	w.story.server.options = someOptions(w.rand)
 }
 
-func (s *socket) receiveSYNACK(p *packet.Packet) {
-	if !p.Flags.Has(packet.ACK) || p.Ack != s.iss+1 {
-		if p.Flags.Has(packet.ACK) {
-			s.out.send(packet.Packet{Tuple: s.tuple, Seq: p.Ack, Flags: packet.RST, InName: "eth0"})
+// connect opens a connection, if its tuple is not in use.
+func (w *world) connect(octet byte, port int) {
+	t := clientTuple(octet, port)
+	n := nameOf(t)
+	if old := w.clients.sockets[n]; old != nil && old.state != gone && old.state != timeWait {
+		return
+	}
+	s := w.newSocket(w.clients, t, synSent)
+	s.own = w.habits[octet]
+	s.wantSend = w.story.asks
+	if w.story.answers > 0 {
+		s.wantRecv = 1
+	}
+	s.eager, s.probes = oneIn(w.rand, 4), oneIn(w.rand, 4)
+	s.fast = s.wantSend > 0 && oneIn(w.rand, 8)
+	w.clients.sockets[n] = s
+	w.honest = append(w.honest, s)
+	s.holds = true
+	w.clock.after(time.Duration(w.rand.ExpFloat64()*float64(w.story.holdFor)), func() {
+		if w.story.aborts && oneIn(w.rand, 5) {
+			s.abort()
+		} else {
+			s.close()
 		}
-		return
-	}
-	if !p.Flags.Has(packet.SYN) {
-		return
-	}
-	s.state, s.retries = established, 0
-	s.sndUna, s.rcvNxt, s.window = p.Ack, p.Seq+1, uint32(p.Window)
-	s.timer++
-	s.sendACK()
-	s.next()
+	})
+	s.transmit()
 }
 
-// receiveACK takes acknowledgment, payload and FIN.
-func (s *socket) receiveACK(p *packet.Packet) {
-	if s.state == synReceived {
-		s.state, s.retries = established, 0
-		s.sndUna = s.iss + 1
-		s.timer++
-		s.world.accepted(s)
-	}
-	old := p.Seq.LessThan(s.rcvNxt)
-	if !old {
-		s.window = uint32(p.Window)
-	}
-	if s.wantSend == 0 && !s.closing {
-		s.retries = 0 // an answer to a keepalive
-	}
-	s.acknowledge(p.Ack)
-	fresh := p.Seq == s.rcvNxt
-	if fresh {
-		s.rcvNxt = s.rcvNxt.Add(seqnum.Size(p.PayloadLen))
-		s.received += int(p.PayloadLen)
-		if p.Flags.Has(packet.FIN) {
-			s.rcvNxt++
-			s.peerFIN = true
-		}
-	}
-	probe := p.Seq+1 == s.rcvNxt
-	if p.PayloadLen > 0 || p.Flags.Has(packet.FIN) || probe {
-		s.sendACK()
-	}
-	s.next()
-}
+// reopen is how long after the others a connection may be begun again.
+const reopen = 20 * time.Second
 
-func (s *socket) acknowledge(ack seqnum.Value) {
-	switch done := s.sndUna.Size(ack); {
-	case done == 0:
-	case s.wantSend > 0 && int(done) == s.wantSend:
-		s.wantSend, s.sndUna, s.retries = 0, ack, 0
-		s.timer++
-	case s.wantSend == 0 && s.finSent && done == 1:
-		s.finAcked, s.sndUna, s.retries = true, ack, 0
-		s.timer++
+// again has a client that is done come back with the same port, at once or soon.
+func (w *world) again(s *socket) {
+	if w.connections == 0 || w.clock.now > w.story.openFor+reopen || w.rand.IntN(2) == 0 {
+		return
 	}
+	w.connections--
+	octet, port := s.tuple.Src[15], int(s.tuple.SrcPort)
+	w.clock.after(time.Duration(w.rand.IntN(3)*w.rand.IntN(200))*time.Millisecond, func() { w.connect(octet, port) })
 }
-
-// next does what the application does after news: send, close, or be done.
-func (s *socket) next() {
-	if s.state != established {
-		return
-	}
-	if s.received >= s.wantRecv && !s.holds || s.peerFIN && !s.holds {
-		s.closing = true
-	}
-	if s.finAcked && s.peerFIN {
-		o := finished
-		if s.received < s.wantRecv {
-			o = wasReset // cut off, and told so
-		}
-		s.end(o)
-		return
-	}
-	if s.wantSend > 0 && s.window == 0 {
-		if !s.probing {
-			s.arm(s.backoff(rto))
-		}
-		s.probing = true
-		return
-	}
-	s.probing = false
-	if s.wantSend > 0 || s.closing && !s.finAcked {
-		s.timer++
-		s.transmit()
-		return
-	}
-	s.arm(keepalive)
-}
-
-var synOptions = packet.Options{MSS: 1460, WScale: 7, HasWScale: true, SACKPermitted: true}

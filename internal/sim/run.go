@@ -5,106 +5,88 @@ import (
 	"strings"
 	"time"
 
-	"nfqfw/conntrack"
-	"nfqfw/internal/engine"
 	"nfqfw/synproxy/cookie"
 )
 
 const (
-	clients = 4
 	keyLife = 15 * time.Second
+	// horizon is when nothing may be left. Clients that wait are done long before; a
+	// server that is asked whether it holds a connection has two minutes to answer.
+	horizon = 600 * time.Second
 )
+
+// Options describe a run.
+type Options struct {
+	Seed  uint64
+	Trace func(line string) // what the gateway sees and does; nil: nobody listens
+}
 
 // Run is one run of the seed. Its error lists all that was not as promised.
 func Run(o Options) error {
 	w := newWorld(o)
-	for c := range byte(clients) {
-		w.every(time.Duration(50+w.rand.IntN(500))*time.Millisecond, openFor, w.rand, func() { w.connect(c + 1) })
-	}
-	if w.rand.IntN(2) == 0 {
-		w.every(20*time.Millisecond, openFor, w.rand, w.noise)
-	}
-	hostile := w.rand.IntN(3) == 0
-	if hostile {
-		w.every(100*time.Millisecond, openFor, w.rand, w.inexact)
-	}
-	if w.rand.IntN(3) == 0 {
-		w.every(50*time.Millisecond, openFor, w.rand, w.trick)
-	}
-	w.ticks(100*time.Millisecond, runFor)
-	w.every(keyLife, runFor, w.rand, func() { w.gateway.engine.RotateKey(cookie.Key{w.rand.Uint64(), 3}) })
-	w.clock.run(openFor / 2)
+	defer worlds.Put(w)
+	w.begin()
+	w.pass(w.story.openFor / 2)
 	w.recount()
-	w.clock.run(runFor)
+	w.pass(w.story.openFor)
 	w.recount()
+	w.pass(horizon)
 	w.outcomes()
-	w.ticks(time.Second, drainFor)
-	w.clock.run(runFor + drainFor)
 	w.leftovers()
 	if len(w.failures) == 0 {
 		return nil
 	}
-	return fmt.Errorf("seed %d (%v, cookies %v, limit %d):\n%s", o.Seed, w.policy, w.cookies, w.limit, strings.Join(w.failures, "\n"))
+	return fmt.Errorf("seed %d (%v):\n%s", o.Seed, &w.story, strings.Join(w.failures, "\n"))
 }
 
-// ticks calls the daemon's clock for a time from now on.
-func (w *world) ticks(interval, during time.Duration) {
-	end := w.clock.now + during
-	var next func()
-	next = func() {
-		w.gateway.tick()
-		if w.clock.now+interval <= end {
-			w.clock.after(interval, next)
-		}
+// begin plans what is to happen.
+func (w *world) begin() {
+	for range (w.connections + 1) / 2 { // the others are begun as these end
+		w.connections--
+		octet, port := byte(1+w.rand.IntN(w.story.clients)), firstPort+w.rand.IntN(w.story.ports)
+		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), func() { w.connect(octet, port) })
 	}
-	w.clock.after(interval, next)
-}
-
-// recount holds the counts of the sources against one made of the states.
-func (w *world) recount() {
-	counted := make(map[string]int)
-	_ = w.gateway.engine.States(w.clock.now, func(l *engine.Listed) error {
-		if l.Counting {
-			counted[l.Tuple.Src.Netip().String()]++
-		}
-		return nil
-	})
-	w.gateway.engine.Sources(func(k conntrack.SourceKey, slots int) {
-		source := k.Prefix.Addr().String()
-		if counted[source] != slots {
-			w.failf("%s has %d slots taken, and %d states that count", source, slots, counted[source])
-		}
-		if slots > w.limit {
-			w.failf("%s has %d slots taken of %d", source, slots, w.limit)
-		}
-	})
-}
-
-// outcomes holds that every honest connection came to an end its client knows of.
-func (w *world) outcomes() {
-	for _, s := range w.honest {
-		// Only the last ACK may be missing: nothing is lost with it.
-		complete := s.peerFIN && s.wantSend == 0
-		heard := s.rcvNxt != 0 // at least once: else the network ate every SYN
-		lost := s.outcome == pending || s.outcome == gaveUp && heard && !complete && !w.server.silent
-		if lost && !w.spoofed[s.tuple] {
-			w.failf("%v: outcome %d, state %d, sent %d to go, received %d, FIN %v %v %v", s.tuple, s.outcome, s.state,
-				s.wantSend, s.received, s.finSent, s.finAcked, s.peerFIN)
-		}
+	w.hostility()
+	if w.story.gateway.flushes {
+		w.every(w.story.openFor/2, w.flush)
+	}
+	if w.story.server.reboots {
+		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), w.reboot)
+	}
+	if w.story.gateway.cookies != 0 {
+		w.clock.after(time.Duration(w.rand.Int64N(int64(keyLife))), w.rotate)
 	}
 }
 
-// leftovers holds that nothing outlives the connections.
-func (w *world) leftovers() {
-	if n := w.gateway.engine.Len(); n > 0 {
-		w.failf("%d states are left", n)
+// rotate gives the cookies a new key, as long as anything goes on.
+func (w *world) rotate() {
+	w.gateway.engine.RotateKey(cookie.Key{w.rand.Uint64(), 3})
+	w.gateway.wake()
+	if w.clock.next() < never {
+		w.clock.after(keyLife, w.rotate)
 	}
-	w.gateway.engine.Sources(func(k conntrack.SourceKey, slots int) {
-		w.failf("source %v is left, with %d slots", k.Prefix, slots)
-	})
-	for k, e := range w.gateway.entries {
-		if e.diff != 0 {
-			w.failf("a translating entry is left: %v", k)
+}
+
+// flush empties the kernel's table.
+func (w *world) flush() {
+	clear(w.gateway.entries)
+	if w.trace != nil {
+		w.tracef("flush")
+	}
+}
+
+// pass lets time pass until end, or until nothing is planned.
+func (w *world) pass(end time.Duration) {
+	for {
+		next := w.clock.next()
+		if at := w.gateway.tickAt; at <= next && at <= end {
+			w.clock.now = at
+			w.gateway.tick()
+			continue
 		}
+		if next > end {
+			break
+		}
+		w.clock.step()
 	}
 }

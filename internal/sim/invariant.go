@@ -1,0 +1,151 @@
+package sim
+
+import (
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/engine"
+	"nfqfw/internal/packet"
+	"nfqfw/rules"
+	"nfqfw/synproxy"
+)
+
+// checkLimit counts what the server holds of one source.
+func (w *world) checkLimit(source packet.Addr) {
+	held := 0
+	for _, s := range w.served {
+		if s.tuple.Dst == source && s.state == established && !s.finSent {
+			held++
+		}
+	}
+	if held > w.story.gateway.limit {
+		w.failf("the server holds %d connections of %v, more than %d; %v count",
+			held, source.Netip(), w.story.gateway.limit, w.counting(source))
+	}
+}
+
+// counting are the client's ports of the connections of a source that count.
+func (w *world) counting(source packet.Addr) (ports []uint16) {
+	_ = w.gateway.engine.States(w.clock.now, func(l *engine.Listed) error {
+		if l.Counting && l.Tuple.Src == source {
+			ports = append(ports, l.Tuple.SrcPort)
+		}
+		return nil
+	})
+	return ports
+}
+
+// clientOf is the honest client of a server's socket, if it knows the connection.
+func (w *world) clientOf(s *socket) *socket {
+	c := w.clients.sockets[nameOf(s.tuple)]
+	if c == nil || c.state != established || c.iss != s.irs || w.spoofed[nameOf(s.tuple)] {
+		return nil
+	}
+	return c
+}
+
+// checkOptions holds that client and server read each other right, when the server's
+// handshake s is done.
+func (w *world) checkOptions(s *socket) {
+	c := w.clientOf(s)
+	if c == nil {
+		return
+	}
+	c.accepted = w.clock.now
+	clientScales, serverScales := c.own.HasWScale && c.peer.HasWScale, s.own.HasWScale && s.peer.HasWScale
+	switch {
+	case clientScales != serverScales:
+		w.failf("%v: client scales: %v, server: %v", c.tuple, clientScales, serverScales)
+	case clientScales && c.peer.WScale != s.own.WScale:
+		w.failf("%v: the server scales by %d, the client takes it for %d", c.tuple, s.own.WScale, c.peer.WScale)
+	case clientScales && s.peer.WScale > c.own.WScale:
+		// A cookie may have less than the client said.
+		w.failf("%v: the client scales by %d, the server takes it for %d", c.tuple, c.own.WScale, s.peer.WScale)
+	}
+	if c.stamps != s.stamps {
+		w.failf("%v: client sends timestamps: %v, server: %v", c.tuple, c.stamps, s.stamps)
+	}
+}
+
+// recount holds the engine's counts against those made of its states.
+func (w *world) recount() {
+	e, p := w.gateway.engine, &w.story.gateway
+	counted := make(map[packet.Addr]int)
+	states, halfOpen := 0, 0
+	_ = e.States(w.clock.now, func(l *engine.Listed) error {
+		states++
+		if l.Counting {
+			counted[l.Tuple.Src]++
+		}
+		if l.HalfOpen() {
+			halfOpen++
+		}
+		return nil
+	})
+	if n := e.Len(); n < states {
+		w.failf("%d states are counted, %d are there", n, states)
+	} else if n > states {
+		return // some are over and not swept yet: they are counted, and not listed
+	}
+	if n := e.Total().HalfOpen; p.cookies == synproxy.CookiesNever && n != halfOpen {
+		w.failf("%d are counted as half-open, %d are", n, halfOpen)
+	}
+	e.Sources(func(k conntrack.SourceKey, slots int) {
+		if n := counted[packet.AddrFrom(k.Prefix.Addr())]; n != slots {
+			w.failf("%v has %d slots taken, and %d states that count", k.Prefix, slots, n)
+		}
+		if slots > p.limit {
+			w.failf("%v has %d slots taken of %d", k.Prefix, slots, p.limit)
+		}
+	})
+}
+
+// outcomes holds that every honest connection came to an end its client knows of.
+func (w *world) outcomes() {
+	for _, s := range w.honest {
+		switch {
+		case w.spoofed[nameOf(s.tuple)]:
+		case s.lost():
+			w.failf("%v, begun at %v: %s", s.tuple, s.began, s)
+		case w.story.kind != foul && s.outcome != finished:
+			w.failf("%v, begun at %v in %s weather: %s", s.tuple, s.began, kindNames[w.story.kind], s)
+		}
+		if w.story.kind != foul && !w.spoofed[nameOf(s.tuple)] && !s.madeIt() {
+			w.failf("%v, begun at %v: accepted at %v, usable at %v", s.tuple, s.began, s.accepted, s.usable)
+		}
+	}
+}
+
+// lost says whether a connection came to no end, or to none that its client heard of.
+func (s *socket) lost() bool {
+	complete := s.peerFIN && s.wantSend == 0 // only the last ACK may be missing: nothing is lost with it
+	heard := s.rcvNxt != 0                   // at least once: else the network ate every SYN
+	told := s.world.story.gateway.refuse == rules.RefuseReset
+	return s.outcome == pending || s.outcome == gaveUp && heard && told && !complete
+}
+
+// madeIt says whether a handshake was done in time. Where cookies are baked nobody
+// remembers a client that waits for its server to speak, if its ACK is lost.
+func (s *socket) madeIt() bool {
+	st := &s.world.story
+	if st.kind == unlucky && st.asks == 0 && st.gateway.cookies != synproxy.CookiesNever {
+		return true
+	}
+	inTime := func(at time.Duration) bool { return at != 0 && at-s.began <= reconnects }
+	return inTime(s.accepted) && inTime(s.usable)
+}
+
+// leftovers holds that nothing outlives the connections.
+func (w *world) leftovers() {
+	if n := w.gateway.engine.Len(); n > 0 {
+		w.failf("%d states are left", n)
+	}
+	w.gateway.engine.Sources(func(k conntrack.SourceKey, slots int) {
+		w.failf("source %v is left, with %d slots", k.Prefix, slots)
+	})
+	for _, e := range w.gateway.entries {
+		if e.diff != 0 || e.connmark == packet.MarkOpening {
+			w.failf("an entry is left in the kernel: %v, mark %x, translates by %d", e.original, e.connmark, e.diff)
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/rules"
+	"nfqfw/synproxy"
+)
+
+// story is what a run is made of. All of it is chosen here, from the seed; what
+// happens in it is chosen as it happens.
+type story struct {
+	kind    kind
+	gateway policy
+	weather weather
+	server  character
+	attacks attacks
+
+	clients     int // addresses
+	ports       int // of each client's, so few that they are used again
+	connections int // that are tried
+	openFor     time.Duration
+	holdFor     time.Duration // on average, after that a client closes
+	// What is said: octets of the client's and of the server's. Who has none to
+	// send waits for the other.
+	asks, answers int
+	aborts        bool // a close may be a RST
+	overLimit     bool // more may be tried than the limit
+}
+
+// kind is how much can be promised.
+type kind uint8
+
+const (
+	foul    kind = iota // anything may happen
+	fair                // nothing is lost, nobody is hostile, the limit is not reached: nobody is reset
+	unlucky             // as fair, but for one packet of a handshake: connected within reconnects
+)
+
+var kindNames = []string{"foul", "fair", "unlucky"}
+
+// reconnects is how long a handshake may take that loses one packet.
+const reconnects = 4 * time.Second
+
+// policy is how the gateway is configured.
+type policy struct {
+	state      rules.State
+	cookies    synproxy.CookieMode
+	limit      int
+	states     int     // limits.states
+	start, end float64 // the marks of what is adaptive
+	stamps     bool    // the kernel translates timestamps
+	refuse     rules.Refuse
+	timeouts   conntrack.Timeouts
+	flushes    bool // somebody empties the kernel's table, now and then
+	full       bool // now and then it takes no entry
+}
+
+// weather is what the network does until it clears.
+type weather struct {
+	loss, duplicate float64
+	jitter          time.Duration // more than the gap between two packets reorders them
+	clears          time.Duration
+	lost            int // the number of the one packet that is lost; 0: none is
+}
+
+// character is what the server is like.
+type character struct {
+	options packet.Options
+	fickle  bool    // it has other options each time
+	refuses bool    // as if nobody listened
+	silent  bool    // as if it were down
+	garbage float64 // how often it answers a SYN with what is no answer
+	reboots bool    // it forgets its connections once
+}
+
+// attacks are how often something hostile is done; 0: never.
+type attacks struct {
+	noise, inexact, trick time.Duration
+}
+
+func (s *story) String() string {
+	p := &s.gateway
+	return fmt.Sprintf("%s, %v, cookies %v, limit %d, states %d, timestamps %v",
+		kindNames[s.kind], p.state, p.cookies, p.limit, p.states, p.stamps)
+}
+
+// The policies that a run may have. Later ones go here.
+var (
+	states      = []rules.State{rules.Keep, rules.Synproxy, rules.Adaptive}
+	cookieModes = []synproxy.CookieMode{synproxy.CookiesNever, synproxy.CookiesAlways, synproxy.CookiesAdaptive}
+	kinds       = []kind{foul, foul, foul, foul, foul, foul, fair, unlucky}
+	sizes       = []int{2, 4, 4, 8, 8, 8, 12, 12}
+)
+
+func one[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
+
+// oneIn is true once in n times.
+func oneIn(r *rand.Rand, n int) bool { return r.IntN(n) == 0 }
+
+func newStory(r *rand.Rand) story {
+	s := story{
+		kind: one(r, kinds), clients: 1 + r.IntN(4), ports: 1 + r.IntN(6), connections: one(r, sizes),
+		openFor: time.Duration(500+r.IntN(4000)) * time.Millisecond,
+		holdFor: time.Duration(10+r.IntN(600)) * time.Millisecond,
+		asks:    1 + r.IntN(100), answers: r.IntN(2) * 100,
+	}
+	if oneIn(r, 50) {
+		s.connections, s.openFor = 100, 20*time.Second
+	}
+	if oneIn(r, 3) {
+		s.asks, s.answers = 0, 100
+	}
+	s.gateway = newPolicy(r)
+	s.server.options = someOptions(r)
+	switch s.kind {
+	case foul:
+		s.darken(r)
+	case fair:
+		s.gateway.limit = s.connections
+	case unlucky:
+		s.gateway.limit, s.ports = s.connections, s.connections
+		s.weather = weather{lost: 1 + r.IntN(16), clears: never}
+	}
+	return s
+}
+
+// newPolicy is a gateway whose limits are reached, and whose modes switch. Only
+// foul stories make them small.
+func newPolicy(r *rand.Rand) policy {
+	p := policy{
+		state: one(r, states), cookies: one(r, cookieModes), limit: 1 + r.IntN(6), states: 10000,
+		start: 0.25, end: 0.12, stamps: r.IntN(2) == 0, refuse: rules.RefuseReset, timeouts: timeouts,
+	}
+	if r.IntN(2) == 0 { // a mark of one or two connections
+		p.start, p.end = 0.0002, 0.0001
+	}
+	return p
+}
+
+// darken makes a story foul.
+func (s *story) darken(r *rand.Rand) {
+	s.overLimit, s.aborts = true, true
+	p := &s.gateway
+	if oneIn(r, 3) {
+		p.states = 4 + r.IntN(16)
+		p.start, p.end = 0.5, 0.25
+	}
+	if oneIn(r, 6) {
+		p.timeouts[conntrack.TCPEstablished] = time.Duration(1+r.IntN(8)) * time.Second
+	}
+	if oneIn(r, 6) {
+		p.refuse = rules.RefuseDrop
+	}
+	p.flushes, p.full = oneIn(r, 10), oneIn(r, 10)
+	if r.IntN(3) > 0 {
+		s.weather = newWeather(r, s.openFor)
+	}
+	c := &s.server
+	c.fickle, c.refuses, c.silent, c.reboots = oneIn(r, 8), oneIn(r, 16), oneIn(r, 16), oneIn(r, 12)
+	c.garbage = []float64{0, 0, 0, 0, 0, 0, 0.3, 1}[r.IntN(8)]
+	s.attacks = newAttacks(r, s.openFor/10)
+}
+
+func newWeather(r *rand.Rand, openFor time.Duration) weather {
+	return weather{
+		loss: r.Float64() * 0.25, duplicate: r.Float64() * 0.1, jitter: time.Duration(1+r.IntN(40)) * time.Millisecond,
+		clears: openFor + time.Duration(r.IntN(5000))*time.Millisecond,
+	}
+}
+
+// newAttacks has of each kind about ten, if there are any.
+func newAttacks(r *rand.Rand, interval time.Duration) attacks {
+	var a attacks
+	for _, often := range []*time.Duration{&a.noise, &a.inexact, &a.trick} {
+		if oneIn(r, 3) {
+			*often = interval
+		}
+	}
+	return a
+}
+
+// someOptions are what a host of some kind offers.
+func someOptions(r *rand.Rand) packet.Options {
+	o := packet.Options{
+		MSS: one(r, []uint16{536, 1400, 1460}), HasWScale: r.IntN(6) > 0,
+		SACKPermitted: r.IntN(6) > 0, HasTimestamp: r.IntN(3) > 0,
+	}
+	if o.HasWScale {
+		o.WScale = one(r, []uint8{0, 2, 7, 10, 14})
+	}
+	return o
+}
+
+// timeouts are pf's, shortened so that a run sees all of them end.
+var timeouts = conntrack.Timeouts{
+	conntrack.TCPFirst: 20 * time.Second, conntrack.TCPOpening: 20 * time.Second, conntrack.TCPEstablished: 100 * time.Second,
+	conntrack.TCPClosing: 60 * time.Second, conntrack.TCPFinWait: 30 * time.Second, conntrack.TCPClosed: 20 * time.Second,
+}
