@@ -35,6 +35,7 @@ type Shard struct {
 	states  []State               // a zero ID marks a free place
 	free    []uint32
 	waiting []waiting // states with a Handshake.Due
+	look    uint32    // where Expendable goes on
 	_       [64]byte  // no two shards' locks in one cache line
 }
 
@@ -102,6 +103,29 @@ func (sh *Shard) Insert(s State) (*State, error) {
 	}
 	sh.index[s.Tuple.Key()] = i
 	return &sh.states[i], nil
+}
+
+// maxLook bounds how many places Expendable looks at.
+const maxLook = 64
+
+// Expendable is a state that may make room for another: one that is closed or, if
+// there is none in the next places of the shard, the oldest of those half-open. It
+// is nil if there is neither: established connections never go, nor does one whose
+// server is about to answer a question.
+func (sh *Shard) Expendable() *State {
+	var oldest *State
+	for range min(maxLook, len(sh.states)) {
+		sh.look = (sh.look + 1) % uint32(len(sh.states))
+		s := &sh.states[sh.look]
+		switch {
+		case s.ID == 0:
+		case s.Closed():
+			return s
+		case s.HalfOpen() && !s.Handshake.Held && (oldest == nil || s.Created < oldest.Created):
+			oldest = s
+		}
+	}
+	return oldest
 }
 
 // Remove takes a state out of the table, gives its slot back and returns the

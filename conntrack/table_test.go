@@ -168,3 +168,44 @@ func TestFINAfterUnseenPayload(t *testing.T) {
 		t.Errorf("an ACK of the FIN: %v", s.Dst.State)
 	}
 }
+
+// What makes room is a state that is closed, else the oldest half-open one; never
+// one that is established, or whose server is about to answer.
+func TestTableMakesRoom(t *testing.T) {
+	table := NewTable(1000, NewSources(10, 1), 1)
+	sh := table.LockShard(0)
+	defer sh.Unlock()
+	add := func(port uint16, created int, change func(*State)) {
+		s := New(synFrom(port), time.Duration(created))
+		change(&s)
+		if _, err := sh.Insert(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	peers := func(src, dst PeerState) func(*State) {
+		return func(s *State) { s.Src.State, s.Dst.State = src, dst }
+	}
+	expect := func(want uint16) {
+		t.Helper()
+		got := sh.Expendable()
+		if want == 0 && got != nil || want != 0 && (got == nil || got.Tuple.SrcPort != want) {
+			t.Fatalf("%+v makes room, want the one of port %d", got, want)
+		}
+		if got != nil {
+			sh.Remove(got)
+		}
+	}
+	expect(0)
+	add(1, 1, peers(Established, Established))
+	add(2, 2, peers(FinWait2, Established))
+	add(3, 3, peers(ProxyDst, Closed))
+	add(4, 4, func(s *State) { s.Src.State, s.Handshake.Held = ProxySrc, true })
+	expect(0)
+	add(5, 6, peers(SynSent, Closed))
+	add(6, 5, peers(ProxySrc, Closed))
+	add(7, 7, peers(FinWait2, FinWait2))
+	expect(7)
+	expect(6)
+	expect(5)
+	expect(0)
+}

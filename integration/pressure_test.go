@@ -10,13 +10,15 @@ import (
 	"nfqfw/internal/control"
 )
 
-// pressureConfig has room for 400 states, so that the marks are at 100 and 48, and
-// forgets half-open ones soon.
+// pressureConfig has its marks at 100 and 48 connections, and forgets half-open
+// ones soon.
 const pressureConfig = `
 [limits]
-states = 400
+states = 4000
 [syncookies]
 mode = "adaptive"
+start = "2.5%%"
+end = "1.2%%"
 [timeouts]
 "tcp.first" = "3s"
 "tcp.opening" = "3s"
@@ -57,7 +59,7 @@ func TestAdaptive(t *testing.T) {
 		t.Run(at.name, func(t *testing.T) {
 			t.Parallel() // it waits for states to expire
 			f := Families[i]
-			config := fmt.Sprintf(pressureConfig, "adaptive", 100) + "backlog = 200\n"
+			config := fmt.Sprintf(pressureConfig, "adaptive", 100) + "backlog = 2000\n"
 			g := guardWith(t, config, at, f, AcceptOptions{Echo: true, CloseOnEOF: true})
 			kept := g.open(ClientAddr(f, 0))
 			if s := g.statesOf(ClientAddr(f, 0)); len(s) != 1 || s[0].Proxied {
@@ -72,7 +74,7 @@ func TestAdaptive(t *testing.T) {
 				t.Errorf("the kernel's entry of a connection that is over is left")
 			}
 			end := traffic(g.ctx, t, g.lab, f, g.srv.Addr())
-			g.floodSYN(pressureStart)
+			g.floodSYN(pressureStart - 5)
 			g.waitSwitch("web", true)
 			proxied := g.open(ClientAddr(f, 1))
 			if s := g.statesOf(ClientAddr(f, 1)); len(s) == 0 || !s[len(s)-1].Proxied {
@@ -85,6 +87,27 @@ func TestAdaptive(t *testing.T) {
 			g.expectLogged("adaptive rule proxies", "adaptive rule keeps state")
 			g.expectNoLosses()
 		})
+	}
+}
+
+// What an adaptive rule's marks are shares of is the backlog of a server on this
+// machine; of one elsewhere it is limits.states.
+func TestAdaptiveBacklog(t *testing.T) {
+	for i, at := range places {
+		f := Families[i]
+		g := guardWith(t, fmt.Sprintf(pressureConfig, "adaptive", 100), at, f, AcceptOptions{})
+		if err := g.srv.setBacklog(400); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int{"forwarded": pressureStart, "local": pressureStart / 10}[at.name]
+		var got int
+		err := Poll(g.ctx, func() bool {
+			got = must[control.Info](t, "info")(g.fw.Info(g.ctx)).Adaptive[0].Start
+			return got == want
+		})
+		if err != nil {
+			t.Errorf("%s: start mark at %d, want %d", at.name, got, want)
+		}
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // AcceptOptions say what an AcceptCounter does with a connection besides
@@ -80,6 +82,15 @@ func (a *AcceptCounter) acceptedFrom(client netip.AddrPort, since int) *net.TCPC
 		}
 	}
 	return nil
+}
+
+// setBacklog changes how many connections may wait to be accepted (listen(2)).
+func (a *AcceptCounter) setBacklog(n int) error {
+	raw, err := a.listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return errors.Join(raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), n) }), err)
 }
 
 // Close closes the listener and every connection.

@@ -175,6 +175,11 @@ func (r *Rule) Matches(in string, t packet.Tuple) bool {
 		r.To.Contains(t.Dst.Netip()) && r.From.Contains(t.Src.Netip())
 }
 
+// Serves says whether a server is one that the rule is about.
+func (r *Rule) Serves(server netip.AddrPort) bool {
+	return r.matchesPort(server.Port()) && r.To.Contains(server.Addr())
+}
+
 func (r *Rule) matchesPort(port uint16) bool {
 	if len(r.Ports) == 0 {
 		return true

@@ -11,6 +11,7 @@ type Info struct {
 	Status   string         `json:"status"` // "enabled"
 	Uptime   float64        `json:"uptime"` // seconds
 	States   Usage          `json:"states"`
+	Evicted  uint64         `json:"evicted"` // states that made room for others: closed ones, or the oldest half-open
 	Sources  Usage          `json:"sources"`
 	Counters []NamedCounter `json:"counters"` // in pf's order
 	Losses   []NamedCounter `json:"losses"`   // what no decision lost: all are 0 while all is well
@@ -38,7 +39,7 @@ func (i *Info) WriteText(w io.Writer, verbose bool) error {
 	up := time.Duration(i.Uptime) * time.Second
 	const day = 24 * time.Hour
 	_, err := fmt.Fprintf(w, "Status: Enabled for %d days %s\n\n%-27s %14s %16s\n%s",
-		up/day, clock((up % day).Seconds()), "State Table", "Total", "Rate", i.States.row())
+		up/day, clock((up % day).Seconds()), "State Table", "Total", "Rate", i.States.row()+fmt.Sprintf("  %-25s %14d %16s\n", "evicted", i.Evicted, i.rate(i.Evicted)))
 	if verbose && err == nil {
 		_, err = fmt.Fprintf(w, "Source Tracking Table\n%s", i.Sources.row())
 	}

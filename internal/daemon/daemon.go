@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"nfqfw/internal/config"
 	"nfqfw/internal/control"
@@ -41,6 +42,7 @@ type daemon struct {
 	engine     *engine.Engine
 	interfaces *interfaces
 	started    time.Time
+	backlogs   rate.Sometimes // log lines about them
 
 	// For their counters; complete before the control socket answers anybody.
 	queues  []*nfq.Queue
@@ -77,6 +79,7 @@ func Run(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	d := &daemon{log: log, config: c, engine: newEngine(c), interfaces: newInterfaces(), started: time.Now()}
+	d.backlogs.Interval = time.Minute
 	server, err := control.Listen(c.Daemon.Control, d.handlers(), log)
 	if err != nil {
 		return err
@@ -114,6 +117,7 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 		return errors.Join(err, group.Wait())
 	}
 	d.warnInterfaces()
+	d.refreshBacklogs()
 	err := h.Install(ctx)
 	if err == nil {
 		d.engine.SetTimestamps(h.Timestamps())

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	tickInterval  = 100 * time.Millisecond
-	namesInterval = 20  // ticks between looks at the interfaces
-	keyInterval   = 150 // ticks between new keys: a SYN cookie is good for 15 to 30 s, as pf's
+	tickInterval = 100 * time.Millisecond
+	lookInterval = 20  // ticks between looks at interfaces and listening sockets
+	keyInterval  = 150 // ticks between new keys: a SYN cookie is good for 15 to 30 s, as pf's
 )
 
 // ticker does what is due without a packet.
@@ -41,8 +41,9 @@ func (t *ticker) run(ctx context.Context) error {
 		t.engine.Tick(t.now(), t.do)
 		t.flush()
 		t.engine.Switches(t.logSwitch)
-		if turn%namesInterval == 0 {
+		if turn%lookInterval == 0 {
 			t.interfaces.refresh()
+			t.refreshBacklogs()
 		}
 		if turn%keyInterval == 0 {
 			t.engine.RotateKey(randomKey())

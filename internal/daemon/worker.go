@@ -62,6 +62,9 @@ func (x *executor) flush() {
 // carryOut does what a decision orders but for the verdict. The segments leave
 // with the sender's next flush.
 func (x *executor) carryOut(d *engine.Decision) {
+	if err := x.order(&d.Evicted); err != nil {
+		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Evicted.Tuple, "err", err) })
+	}
 	if err := x.order(&d.Offload); err != nil {
 		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Offload.Tuple, "err", err) })
 		if d.Offload.Join {

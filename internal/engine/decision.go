@@ -12,6 +12,7 @@ type Decision struct {
 	Slots   int           // how many slots the source had taken when it was refused
 	Limit   uint32        // and how many it may have
 	Offload packet.Offload
+	Evicted packet.Offload // before that: for a state that made room
 
 	segments [2]packet.Segment // no packet calls for more
 	count    int

@@ -54,6 +54,7 @@ type Counters struct {
 	Passed  atomic.Uint64
 	Reasons [packet.ReasonCount]atomic.Uint64
 
+	Evicted        atomic.Uint64 // states that made room for others
 	CookiesSent    atomic.Uint64
 	CookiesValid   atomic.Uint64
 	CookiesInvalid atomic.Uint64 // ACKs that would have to repeat a cookie, and do not
@@ -130,6 +131,7 @@ type visit struct {
 	want    conntrack.SourceKey
 	refused error                // it cannot be held
 	removed [2]*conntrack.Source // of states removed
+	evicted *conntrack.Source    // of one that made room
 }
 
 // Handle decides about a packet. If the decision orders a query, the caller
@@ -190,6 +192,7 @@ func (v *visit) look() {
 // letGo gives back what is not needed, now that no shard is locked.
 func (v *visit) letGo() {
 	v.table.Drop(v.source)
+	v.table.Drop(v.evicted)
 	for _, s := range v.removed {
 		v.table.Drop(s)
 	}
@@ -268,10 +271,27 @@ func (e *Engine) forget(sh *conntrack.Shard, s *conntrack.State) *conntrack.Sour
 func (v *visit) insert(s conntrack.State) bool {
 	s.Rule = uint32(v.rule.Number)
 	state, err := v.shard.Insert(s)
+	if err != nil && v.makeRoom() {
+		state, err = v.shard.Insert(s)
+	}
 	if err != nil {
 		v.d.drop(packet.ReasonMemory)
 		return false
 	}
 	v.state = state
+	return true
+}
+
+// makeRoom removes a state that matters less than a new one, if there is any.
+func (v *visit) makeRoom() bool {
+	s := v.shard.Expendable()
+	if s == nil {
+		return false
+	}
+	if v.standsFor(s) {
+		v.d.Evicted = clearKernel(s)
+	}
+	v.evicted = v.forget(v.shard, s)
+	v.counters.Evicted.Add(1)
 	return true
 }

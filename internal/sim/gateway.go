@@ -197,6 +197,9 @@ func (g *gateway) create(o *packet.Offload) bool {
 // carryOut does what a decision orders but for the verdict.
 func (g *gateway) carryOut(d *engine.Decision) {
 	w := g.world
+	if d.Evicted.Op == packet.OffloadDelete {
+		delete(g.entries, nameOf(d.Evicted.Tuple))
+	}
 	switch o := &d.Offload; o.Op {
 	case packet.OffloadCreate:
 		if w.trace != nil {
