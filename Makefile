@@ -47,5 +47,8 @@ fuzz: ## every fuzz target, for FUZZTIME each
 bench: ## benchmarks of decoding, engine and cookie
 	$(GO) test -run '^$$' -bench . -benchmem ./conntrack ./synproxy ./rules ./internal/engine ./internal/wire
 
+reuse: setup ## 20,000 short connections, and the kernel's SYN proxy under the same load (root)
+	$(GO) test -count=1 -timeout 30m -v -run '^$$' -bench 'ReusedTuples|FreshTuples' -benchtime 1x ./integration
+
 clean: ## remove what build made
 	rm -rf bin
