@@ -8,7 +8,7 @@ SIM_RUNS ?= 20000
 SEED ?= 0
 FUZZTIME ?= 30s
 
-.PHONY: help build setup test check demo sim fuzz bench clean
+.PHONY: help build setup test check demo sim fuzz bench reuse clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
