@@ -44,15 +44,20 @@ func guardWith(t *testing.T, config string, at place, f Family, opts AcceptOptio
 // the order of places and Families. It has a minute, as much happens in it.
 func guardAll(t *testing.T, config string, opts AcceptOptions) []*guarded {
 	t.Helper()
-	all := []*guarded{guardWith(t, config, places[0], Families[0], opts)}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	all[0].ctx = ctx
+	l := newLab(t, Options{SecondClientNet: true})
+	return besideAll(&guarded{t: t, lab: l, fw: startFirewall(t, l, config)}, opts)
+}
+
+// besideAll adds a server for each place and family to a lab with or without
+// a firewall.
+func besideAll(g *guarded, opts AcceptOptions) (all []*guarded) {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
+	g.t.Cleanup(cancel)
+	g.ctx = ctx
 	for _, at := range places {
 		for _, f := range Families {
-			if g := all[0]; at.name != g.at.name || f != g.family {
-				all = append(all, g.beside(at, f, opts))
-			}
+			all = append(all, g.beside(at, f, opts))
 		}
 	}
 	return all
@@ -84,8 +89,14 @@ type pair struct{ client, server *net.TCPConn }
 // open opens a connection and waits until the server has accepted it.
 func (g *guarded) open(from netip.Addr) pair {
 	g.t.Helper()
+	return g.openFrom(netip.AddrPortFrom(from, 0))
+}
+
+// openFrom does so from one port of the client.
+func (g *guarded) openFrom(from netip.AddrPort) pair {
+	g.t.Helper()
 	n := g.srv.Count()
-	c := must[*net.TCPConn](g.t, "dial")(g.lab.Client.Dial(g.ctx, netip.AddrPortFrom(from, 0), g.srv.Addr()))
+	c := must[*net.TCPConn](g.t, "dial")(g.lab.Client.Dial(g.ctx, from, g.srv.Addr()))
 	return pair{c, must[*net.TCPConn](g.t, "accept")(g.srv.Conn(g.ctx, n))}
 }
 

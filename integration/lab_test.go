@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func newLab(t *testing.T, opts Options) *Lab {
+func newLab(t testing.TB, opts Options) *Lab {
 	t.Helper()
 	Require(t, Root, Namespaces)
 	return New(t, opts)
@@ -37,7 +37,7 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-func must[T any](t *testing.T, what string) func(T, error) T {
+func must[T any](t testing.TB, what string) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {

@@ -43,7 +43,7 @@ const pause = 50 * time.Millisecond
 
 // startFirewall runs the daemon on the lab's gateway; if the test fails, its
 // log is shown.
-func startFirewall(t *testing.T, l *Lab, config string) *Firewall {
+func startFirewall(t testing.TB, l *Lab, config string) *Firewall {
 	t.Helper()
 	Require(t, IPTables)
 	binary := must[string](t, "build")(program())

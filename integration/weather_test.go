@@ -243,10 +243,13 @@ func (s *season) expectEach(what, want string, look func() map[uint16]string) {
 	}
 }
 
-// states are the firewall's, by the client's port.
-func (s *season) states() map[uint16]string {
-	g, all := s.guards[0], make(map[uint16][]control.State)
-	for _, k := range must[[]control.State](s.t, "states")(g.fw.States(g.ctx)) {
+func (s *season) states() map[uint16]string { return s.guards[0].statesByPort() }
+
+// statesByPort are the firewall's, by the client's port.
+func (g *guarded) statesByPort() map[uint16]string {
+	g.t.Helper()
+	all := make(map[uint16][]control.State)
+	for _, k := range must[[]control.State](g.t, "states")(g.fw.States(g.ctx)) {
 		all[k.Source.Port] = append(all[k.Source.Port], k)
 	}
 	got := make(map[uint16]string)
