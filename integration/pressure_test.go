@@ -37,8 +37,8 @@ func TestCookiesAdaptive(t *testing.T) {
 			g := guardWith(t, fmt.Sprintf(pressureConfig, "synproxy", 100), at, f, AcceptOptions{Echo: true, CloseOnEOF: true})
 			end := traffic(g.ctx, t, g.lab, f, g.srv.Addr())
 			// Cookies that do not come back are half-open until their key is gone: the
-			// flood sends less of them than the end mark.
-			g.floodSYN(pressureStart + pressureEnd - 5)
+			// flood sends half as many as the end mark; a SYN sent again is one more.
+			g.floodSYN(pressureStart + pressureEnd/2)
 			g.waitSwitch("", true)
 			if n := g.halfOpen(); n > pressureStart+1 {
 				t.Errorf("%d states are half-open, with cookies from %d on", n, pressureStart)
