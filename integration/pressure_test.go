@@ -35,6 +35,7 @@ func TestCookiesAdaptive(t *testing.T) {
 			t.Parallel() // it waits for states to expire
 			f := Families[i]
 			g := guardWith(t, fmt.Sprintf(pressureConfig, "synproxy", 100), at, f, AcceptOptions{Echo: true, CloseOnEOF: true})
+			g.teach(80) // else the flood waits with the first client, and gets cookies
 			end := traffic(g.ctx, t, g.lab, f, g.srv.Addr())
 			// Cookies that do not come back are half-open until their key is gone: the
 			// flood sends half as many as the end mark; a SYN sent again is one more.
@@ -140,7 +141,10 @@ func (g *guarded) waitSwitch(rule string, on bool) {
 	g.t.Helper()
 	var last control.Pressure
 	err := Poll(g.ctx, func() bool {
-		i := must[control.Info](g.t, "info")(g.fw.Info(g.ctx))
+		i, err := g.fw.Info(g.ctx)
+		if err != nil {
+			return false
+		}
 		for _, p := range append(i.Adaptive, i.Syncookies.Pressure) {
 			if p.Rule == rule {
 				last = p
@@ -149,7 +153,7 @@ func (g *guarded) waitSwitch(rule string, on bool) {
 		return last.Rule == rule && last.On == on
 	})
 	if err != nil {
-		g.t.Fatalf("the switch is not %v: %+v", on, last)
+		g.t.Fatalf("the switch of %q is not %v: %+v, %v", rule, on, last, err)
 	}
 }
 
