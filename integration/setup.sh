@@ -6,6 +6,7 @@ set -eu
 # program:package
 needs="
 iptables:iptables
+nft:nftables
 ip:iproute2
 ethtool:ethtool
 nginx:nginx-light

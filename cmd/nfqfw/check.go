@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"nfqfw/internal/hooks"
+	"nfqfw/rules"
 )
 
 func countRules(n int) string {
@@ -21,10 +25,16 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check -c FILE",
 		Short: "Report every error in a configuration file",
-		Args:  noArgs,
+		Long: `Report every error in a configuration file, and every rule of it that is about
+connections which this machine's nat table forwards (DNAT, REDIRECT), as far as
+the user may read that.`,
+		Args: noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
 			c, err := readConfig(path)
 			if err != nil {
+				return err
+			}
+			if err := checkForwards(cmd, path, c.Ruleset.Rules()); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", path, countRules(len(c.Ruleset.Rules())))
@@ -33,4 +43,18 @@ func newCheck() *cobra.Command {
 	}
 	configFlag(cmd, &path)
 	return cmd
+}
+
+// checkForwards looks for rules about connections that nat forwards. That nobody
+// can tell is no error: the file may be for another machine.
+func checkForwards(cmd *cobra.Command, path string, list []rules.Rule) error {
+	forwards, err := hooks.Forwards(cmd.Context())
+	if err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "nfqfw: the nat table is not looked at: %v\n", err)
+	}
+	var all []error
+	for _, err := range hooks.Conflicts(forwards, list) {
+		all = append(all, fmt.Errorf("%s: %w", path, err))
+	}
+	return errors.Join(all...)
 }

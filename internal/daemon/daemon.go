@@ -124,6 +124,7 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 		// Whoever gets an answer knows that the hooks are in.
 		group.Go(func() error { return server.Serve(failed) })
 		d.log.Info("ready", "rules", len(d.config.Ruleset.Rules()), "queues", queues(d.config), "control", d.config.Daemon.Control)
+		d.warnForwards(ctx)
 		select {
 		case <-ctx.Done():
 			d.drain(failed)
@@ -146,6 +147,18 @@ func (d *daemon) warnInterfaces() {
 				d.log.Warn("no such interface; what comes in by others passes untouched", "rule", r.Name, "interface", name)
 			}
 		}
+	}
+}
+
+// warnForwards tells of rules about connections that nat forwards: these are not
+// limited, and fail with the SYN proxy.
+func (d *daemon) warnForwards(ctx context.Context) {
+	forwards, err := hooks.Forwards(ctx)
+	if err != nil && ctx.Err() == nil {
+		d.log.Warn("the nat table is not looked at", "err", err)
+	}
+	for _, err := range hooks.Conflicts(forwards, d.config.Ruleset.Rules()) {
+		d.log.Warn("forwarded by nat", "err", err)
 	}
 }
 

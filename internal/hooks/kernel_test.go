@@ -6,10 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"nfqfw/internal/netnstest"
 )
 
 // The tests in this file install hooks in network namespaces of their own,
@@ -274,6 +278,71 @@ func TestIptablesAcceptsGoldenFiles(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Forwards finds what iptables has in the kernel, and makes no table to look.
+func TestForwards(t *testing.T) {
+	backends(t, func(t *testing.T) {
+		newNamespace(t)
+		got, err := Forwards(t.Context())
+		must(t, err)
+		checkForwards(t, got)
+		for _, f := range Families {
+			if out, err := run(t.Context(), "", f.command("save")); err != nil || strings.Contains(out, "*nat") {
+				t.Errorf("there is a table: %v\n%s", err, out)
+			}
+		}
+		must(t, restore(t.Context(), IPv4, "*nat\n-A PREROUTING -d 192.0.2.1/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2:8080\n"+
+			"-A PREROUTING -p udp -j DNAT --to-destination 10.0.0.2\n-A OUTPUT -p tcp -m tcp --dport 81 -j REDIRECT --to-ports 82\n"+
+			"-A POSTROUTING -j MASQUERADE\nCOMMIT\n"))
+		must(t, restore(t.Context(), IPv6, "*nat\n-A PREROUTING -i eth+ -p tcp -j DNAT --to-destination [2001:db8::2]:8080\nCOMMIT\n"))
+		setUp(t, "lo", "192.0.2.9/32")
+		got, err = Forwards(t.Context())
+		must(t, err)
+		checkForwards(t, got, "IPv4 192.0.2.1/32 80-80 > 10.0.0.2/32 8080-8080", "IPv4 local any 81-81 > 127.0.0.1/32,192.0.2.9/32 82-82",
+			"IPv6 eth* any > 2001:db8::2/128 8080-8080")
+	})
+}
+
+// Rules that are native to nftables are not iptables' to tell.
+func TestForwardsOfNFTables(t *testing.T) {
+	newNamespace(t)
+	if _, err := exec.LookPath("nft"); err != nil {
+		netnstest.Skip(t, "no nft; make setup installs it")
+	}
+	// nft does not read all that it writes.
+	readable := strings.NewReplacer("10.0.0.4/31:1-9", "10.0.0.4-10.0.0.5:1-9", "2001:db8::2/127:8080", "[2001:db8::2]-[2001:db8::3]:8080")
+	_, err := run(t.Context(), readable.Replace(natFile(t, "nft.txt")), "nft", "-f", "-")
+	must(t, err)
+	setUp(t, "lo", "203.0.113.1/32")
+	got, err := Forwards(t.Context())
+	must(t, err)
+	want := parseRuleset(natFile(t, "nft.txt"), []netip.Prefix{
+		netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("203.0.113.1/32"), netip.MustParsePrefix("::1/128"),
+	})
+	if len(want) == 0 {
+		t.Fatal("the file has no forwards")
+	}
+	for _, f := range want {
+		if !slices.ContainsFunc(got, f.same) {
+			t.Errorf("%s is missing", f.brief())
+		}
+	}
+}
+
+// Without privileges nobody can tell; without tools there is nothing to tell.
+func TestForwardsUnknown(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	if got, err := Forwards(t.Context()); len(got) != 0 || err != nil {
+		t.Errorf("without tools: %v, %v", got, err)
+	}
+	const refuses = "#!/bin/sh\necho 'iptables-save v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)' >&2\nexit 4\n"
+	must(t, os.WriteFile(filepath.Join(dir, "ip6tables-save"), []byte(refuses), 0o755))
+	const want = "hooks: ip6tables-save: permission denied; run as root (CAP_NET_ADMIN)"
+	if _, err := Forwards(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
 }
 
 // Where iptables refuses the target SYNPROXY, as one without the extension does,
