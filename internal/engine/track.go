@@ -113,6 +113,20 @@ func (v *visit) reset() {
 		v.d.emit(synproxy.Reset(v.state.Tuple, v.p.Seq))
 	}
 	v.advance()
+	if v.dir == conntrack.Reply && v.state.Proxied && v.state.Offloaded {
+		v.resetClient()
+	}
+}
+
+// resetClient sends the client a copy of its server's RST. A kernel that
+// translates timestamps gives the RST itself a number that the client does not
+// obey (nf_synproxy_core.c: ipv4_synproxy_hook, state CLOSE).
+func (v *visit) resetClient() {
+	rst := copied(v.p)
+	rst.Seq = rst.Seq.Add(v.state.SeqDiff)
+	v.d.drop(packet.ReasonDuplicate)
+	v.d.emit(rst)
+	v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
 }
 
 // afterReset is for what still comes after a RST. Who sends has not heard of it,
