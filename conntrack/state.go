@@ -31,6 +31,7 @@ type State struct {
 	TSDiff    uint32      // and to the server's timestamps
 	Timeout   Timeout
 	Offloaded bool // the kernel has an entry for it that carries the payload
+	Made      bool // and it was told to make it: it did not see the handshake
 	Proxied   bool // the SYN proxy made it
 	Pressing  bool // it is one of the half-open states that the table's owner counts
 

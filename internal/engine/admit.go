@@ -65,7 +65,7 @@ func (v *visit) deny() {
 	if kept {
 		// The server has answered, and the kernel knows of it.
 		v.d.emit(synproxy.Reset(tuple, next))
-		v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: tuple}
+		v.d.Offload = deleteEntry(tuple)
 	}
 }
 

@@ -230,12 +230,13 @@ func (v *visit) expired() bool {
 }
 
 // standsFor says whether the kernel has an entry that must not outlive the
-// state: one that translates numbers; or lets the packets of a connection pass
-// that was never admitted, or was reset; or would take the next connection of its
-// tuple for its own, when that is proxied.
+// state: one that translates numbers, or that was made for it, of which the kernel's
+// own SYN proxy would take the next connection for its own; one that lets the packets
+// of a connection pass that was never admitted, or was reset; or one that would hide
+// the next connection of its tuple, when that is proxied.
 func (e *Engine) standsFor(s *conntrack.State) bool {
 	switch {
-	case s.Proxied:
+	case s.Proxied, s.Made:
 		return s.Offloaded
 	case s.Offloaded && e.ruleOf(s).State == rules.Adaptive:
 		return true
@@ -243,11 +244,16 @@ func (e *Engine) standsFor(s *conntrack.State) bool {
 	return s.Opening() || s.Src.State == conntrack.TimeWait
 }
 
+// deleteEntry is the order to remove the kernel's entry of a connection.
+func deleteEntry(t packet.Tuple) packet.Offload {
+	return packet.Offload{Op: packet.OffloadDelete, Tuple: t}
+}
+
 // remove takes the packet's state out of the table, and the kernel's entry with
 // it if that stands for the state.
 func (v *visit) remove() {
 	if v.standsFor(v.state) {
-		v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
+		v.d.Offload = deleteEntry(v.state.Tuple)
 	}
 	if v.state.Counts() {
 		v.slots--
@@ -289,7 +295,7 @@ func (v *visit) makeRoom() bool {
 		return false
 	}
 	if v.standsFor(s) {
-		v.d.Evicted = clearKernel(s)
+		v.d.Evicted = deleteEntry(s.Tuple)
 	}
 	v.evicted = v.forget(v.shard, s)
 	v.counters.Evicted.Add(1)

@@ -58,7 +58,9 @@ func (v *visit) serverTells() {
 			return
 		}
 		v.servers.Learn(s.Tuple, v.everything(s), p.Options, v.now)
-		v.d.Offload = clearKernel(s)
+		// While the hooks go in, the kernel may have made an entry of question and
+		// answer, and would take the client's packets for those of that connection.
+		v.d.Offload = deleteEntry(s.Tuple)
 		v.d.emit(v.answerHeld(s, v.now))
 		if v.remembers(v.stateRule()) {
 			v.shard.Wait(s)
@@ -71,13 +73,6 @@ func (v *visit) serverTells() {
 		v.d.emit(refuseHeld(s))
 		v.remove()
 	}
-}
-
-// clearKernel removes what the kernel may have made of a server's answer to the first
-// question, while the hooks are going in: the client's packets would be taken for
-// those of that connection.
-func clearKernel(s *conntrack.State) packet.Offload {
-	return packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
 }
 
 // refuseHeld is the answer to a client whose server refuses: the port does not look
@@ -112,7 +107,7 @@ func (e *Engine) release(sh *conntrack.Shard, s *conntrack.State, now time.Durat
 	}
 	d := e.decide()
 	if askedFirst(s) {
-		d.Offload = clearKernel(s)
+		d.Offload = deleteEntry(s.Tuple)
 		d.emit(resetServer(s)) // the answer may come yet
 	}
 	d.emit(e.answerHeld(s, now))

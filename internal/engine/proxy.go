@@ -124,7 +124,7 @@ func (v *visit) proveClient() {
 // kept: what the server says of that one, when it gets our SYN, would pass by us.
 func (v *visit) clearOlder() {
 	if v.p.Conn != packet.ConnNew {
-		v.d.Offload = clearKernel(v.state)
+		v.d.Offload = deleteEntry(v.state.Tuple)
 	}
 }
 

@@ -132,7 +132,7 @@ func (v *visit) obeyed() {
 	s := v.state
 	v.advance()
 	v.d.drop(packet.ReasonDuplicate)
-	v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
+	v.d.Offload = deleteEntry(s.Tuple)
 	s.Offloaded = false
 	if s.Handshake.Ending {
 		v.d.emit(farewell(s)) // it is not the client that has ended it

@@ -138,6 +138,7 @@ func (v *visit) join() {
 
 // create is the order for the kernel's entry of an established connection.
 func (e *Engine) create(s *conntrack.State) packet.Offload {
+	s.Made = true
 	return packet.Offload{
 		Op: packet.OffloadCreate, Tuple: s.Tuple, Timeout: e.lifetime(s),
 		SeqDiff: s.SeqDiff, TSDiff: s.TSDiff, ServerISN: s.Dst.SeqLo - 1,

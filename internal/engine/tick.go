@@ -86,7 +86,7 @@ func (e *Engine) abandon(sh *conntrack.Shard, s *conntrack.State) {
 // expire removes a state, and the kernel's entry that stood for it.
 func (e *Engine) expire(sh *conntrack.Shard, s *conntrack.State) {
 	if e.standsFor(s) {
-		e.decide().Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
+		e.decide().Offload = deleteEntry(s.Tuple)
 	}
 	e.released = append(e.released, e.forget(sh, s))
 }
@@ -117,7 +117,7 @@ func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, pre
 		sh.Unlock()
 		return
 	}
-	d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: s.Tuple}
+	d.Offload = deleteEntry(s.Tuple)
 	if s.Handshake.Ending {
 		d.emit(farewell(s)) // the server has said nothing
 	}

@@ -113,20 +113,22 @@ func (v *visit) reset() {
 		v.d.emit(synproxy.Reset(v.state.Tuple, v.p.Seq))
 	}
 	v.advance()
-	if v.dir == conntrack.Reply && v.state.Proxied && v.state.Offloaded {
-		v.resetClient()
+	if v.dir == conntrack.Reply && v.state.Made && v.state.Offloaded {
+		v.resetByCopy()
 	}
 }
 
-// resetClient sends the client a copy of its server's RST. A kernel that
-// translates timestamps gives the RST itself a number that the client does not
-// obey (nf_synproxy_core.c: ipv4_synproxy_hook, state CLOSE).
-func (v *visit) resetClient() {
+// resetByCopy sends the client a copy of its server's RST. Where the kernel
+// translates timestamps, it gives a RST of an entry that it was told to make a number
+// that the client does not obey (nf_synproxy_core.c: ipv4_synproxy_hook, state
+// CLOSE).
+func (v *visit) resetByCopy() {
 	rst := copied(v.p)
 	rst.Seq = rst.Seq.Add(v.state.SeqDiff)
+	rst.Options = packet.Options{} // the server's clock is not the client's, and a RST needs none
 	v.d.drop(packet.ReasonDuplicate)
 	v.d.emit(rst)
-	v.d.Offload = packet.Offload{Op: packet.OffloadDelete, Tuple: v.state.Tuple}
+	v.d.Offload = deleteEntry(v.state.Tuple)
 }
 
 // afterReset is for what still comes after a RST. Who sends has not heard of it,
