@@ -89,8 +89,14 @@ func (v *visit) establish() {
 // 9293 section 3.10.7.4; pf tells the server only).
 func (v *visit) mismatch() {
 	v.d.drop(packet.ReasonStateMismatch)
-	if v.p.Flags&(packet.ACK|packet.RST) == packet.ACK && v.state.AcksOlder(v.dir, v.p) {
-		v.d.emit(synproxy.Refusal(v.p))
+	if v.p.Flags&(packet.ACK|packet.RST) != packet.ACK || !v.state.AcksOlder(v.dir, v.p) {
+		return
+	}
+	v.d.emit(synproxy.Refusal(v.p))
+	if v.dir == conntrack.Reply && v.p.Flags == packet.ACK && v.p.PayloadLen == 0 {
+		// To the client it says the same, and has Linux send its SYN again at once
+		// (tcp_input.c: tcp_rcv_synsent_state_process).
+		v.d.pass(v.mark())
 	}
 }
 
