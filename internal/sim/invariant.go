@@ -36,9 +36,17 @@ func (w *world) counting(source packet.Addr) (ports []uint16) {
 }
 
 // clientOf is the honest client of a server's socket, if it knows the connection.
+//
+// A cookie that comes back late, in a copy of an older connection's ACK, begins one
+// that its client knows nothing of, and that is in the way of the client's next. With
+// nothing remembered of either nobody can tell which of them is the older.
 func (w *world) clientOf(s *socket) *socket {
 	c := w.clients.sockets[nameOf(s.tuple)]
-	if c == nil || c.state != established || c.iss != s.irs || w.spoofed[nameOf(s.tuple)] {
+	known := c != nil && c.iss == s.irs
+	if !known && w.story.gateway.cookies != synproxy.CookiesNever {
+		w.spoofed[nameOf(s.tuple)] = true
+	}
+	if !known || c.state != established || w.spoofed[nameOf(s.tuple)] {
 		return nil
 	}
 	return c
@@ -124,11 +132,12 @@ func (s *socket) lost() bool {
 	return s.outcome == pending || s.outcome == gaveUp && heard && told && !complete
 }
 
-// madeIt says whether a handshake was done in time. Where cookies are baked nobody
-// remembers a client that waits for its server to speak, if its ACK is lost.
+// madeIt says whether a handshake was done in time. A client that waits for its server
+// to speak, and whose ACK is lost, is answered again; but not where cookies are baked,
+// as nobody remembers it, nor under pressure.
 func (s *socket) madeIt() bool {
-	st := &s.world.story
-	if st.kind == unlucky && st.asks == 0 && st.gateway.cookies != synproxy.CookiesNever {
+	st, pressed := &s.world.story, s.world.gateway.engine.Total().Switches > 0
+	if st.kind == unlucky && st.asks == 0 && (pressed || st.gateway.cookies != synproxy.CookiesNever) {
 		return true
 	}
 	inTime := func(at time.Duration) bool { return at != 0 && at-s.began <= reconnects }

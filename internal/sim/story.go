@@ -156,9 +156,12 @@ func (s *story) darken(r *rand.Rand) {
 	if oneIn(r, 6) {
 		p.refuse = rules.RefuseDrop
 	}
-	p.flushes, p.full = oneIn(r, 10), oneIn(r, 10)
 	if r.IntN(3) > 0 {
 		s.weather = newWeather(r, s.openFor)
+	}
+	p.full, p.flushes = oneIn(r, 10), oneIn(r, 10)
+	if p.flushes { // the kernel would learn from late packets what is not so any more
+		s.weather.jitter, s.weather.duplicate = 0, 0
 	}
 	c := &s.server
 	c.fickle, c.refuses, c.silent, c.reboots = oneIn(r, 8), oneIn(r, 16), oneIn(r, 16), oneIn(r, 12)
