@@ -51,12 +51,15 @@ func (v *visit) advance() {
 }
 
 // learn takes over what the server of a kept handshake answers to all options: it
-// will be proxied when there is pressure.
+// will be proxied when there is pressure. Timestamps that cannot be translated are no
+// option.
 func (v *visit) learn() {
-	asked := v.state.Handshake.Offered()
-	asked.HasTimestamp = asked.HasTimestamp || !v.stamps.Load()
+	asked, answer := v.state.Handshake.Offered(), v.p.Options
+	if !v.stamps.Load() {
+		asked.HasTimestamp, answer.HasTimestamp = true, false
+	}
 	if asked.HasWScale && asked.SACKPermitted && asked.HasTimestamp {
-		v.servers.Learn(v.state.Tuple, asked, v.p.Options, v.now)
+		v.servers.Learn(v.state.Tuple, asked, answer, v.now)
 	}
 }
 
@@ -177,7 +180,9 @@ func (v *visit) lateSYNACK() {
 		// A question about the old connection has no meaning for a new one, which
 		// goes on in the slot of the old.
 		s.Handshake.Asking, s.Handshake.Probe = false, 0
-		s.Handshake.Client, s.Handshake.ISN = p.Ack-1, p.Seq
+		if p.Ack != s.Handshake.Client+1 {
+			s.Handshake.Client, s.Handshake.ISN = p.Ack-1, p.Seq
+		}
 		v.d.pass(v.mark())
 	}
 }
