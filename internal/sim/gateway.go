@@ -305,8 +305,8 @@ func (g *gateway) decided(d *engine.Decision) {
 	g.carryOut(d)
 }
 
-// nextTick skips the ticks from which nothing can come: no packet does before, and
-// no state has anything due.
+// nextTick skips the ticks from which nothing can come: until a state has something
+// due, or a packet wakes the gateway. While there is traffic it does not look.
 func (g *gateway) nextTick() time.Duration {
 	if g.engine.Len() == 0 {
 		return never
@@ -315,8 +315,7 @@ func (g *gateway) nextTick() time.Duration {
 	if g.world.clock.next() < next {
 		return next
 	}
-	due := min(g.due(), g.world.clock.next())
-	return max(next, (due + tickInterval - 1).Truncate(tickInterval))
+	return max(next, (g.due() + tickInterval - 1).Truncate(tickInterval))
 }
 
 // due is when the first of the states has something due.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"net/netip"
 	"time"
 
 	"nfqfw/conntrack"
@@ -10,29 +11,34 @@ import (
 	"nfqfw/synproxy"
 )
 
+// sourceOf is the prefix that a client counts under.
+func (w *world) sourceOf(client packet.Addr) netip.Prefix {
+	return netip.PrefixFrom(client.Netip(), int(w.story.gateway.prefix)).Masked()
+}
+
 // checkLimit counts what the server holds of one source.
-func (w *world) checkLimit(source packet.Addr) {
-	held := 0
+func (w *world) checkLimit(client packet.Addr) {
+	source, held := w.sourceOf(client), 0
 	for _, s := range w.served {
-		if s.tuple.Dst == source && s.state == established && !s.finSent {
+		if s.state == established && !s.finSent && source.Contains(s.tuple.Dst.Netip()) {
 			held++
 		}
 	}
 	if held > w.story.gateway.limit {
 		w.failf("the server holds %d connections of %v, more than %d; %v count",
-			held, source.Netip(), w.story.gateway.limit, w.counting(source))
+			held, source, w.story.gateway.limit, w.counting(source))
 	}
 }
 
-// counting are the client's ports of the connections of a source that count.
-func (w *world) counting(source packet.Addr) (ports []uint16) {
+// counting are the clients of the connections of a source that count.
+func (w *world) counting(source netip.Prefix) (clients []netip.AddrPort) {
 	_ = w.gateway.engine.States(w.clock.now, func(l *engine.Listed) error {
-		if l.Counting && l.Tuple.Src == source {
-			ports = append(ports, l.Tuple.SrcPort)
+		if l.Counting && source.Contains(l.Tuple.Src.Netip()) {
+			clients = append(clients, l.Tuple.Source())
 		}
 		return nil
 	})
-	return ports
+	return clients
 }
 
 // clientOf is the honest client of a server's socket, if it knows the connection.
@@ -78,12 +84,12 @@ func (w *world) checkOptions(s *socket) {
 // recount holds the engine's counts against those made of its states.
 func (w *world) recount() {
 	e, p := w.gateway.engine, &w.story.gateway
-	counted := make(map[packet.Addr]int)
+	counted := make(map[netip.Prefix]int)
 	states, halfOpen := 0, 0
 	_ = e.States(w.clock.now, func(l *engine.Listed) error {
 		states++
 		if l.Counting {
-			counted[l.Tuple.Src]++
+			counted[w.sourceOf(l.Tuple.Src)]++
 		}
 		if l.HalfOpen() {
 			halfOpen++
@@ -99,7 +105,7 @@ func (w *world) recount() {
 		w.failf("%d are counted as half-open, %d are", n, halfOpen)
 	}
 	e.Sources(func(k conntrack.SourceKey, slots int) {
-		if n := counted[packet.AddrFrom(k.Prefix.Addr())]; n != slots {
+		if n := counted[k.Prefix]; n != slots {
 			w.failf("%v has %d slots taken, and %d states that count", k.Prefix, slots, n)
 		}
 		if slots > p.limit {
