@@ -132,6 +132,7 @@ type visit struct {
 	refused error                // it cannot be held
 	removed [2]*conntrack.Source // of states removed
 	evicted *conntrack.Source    // of one that made room
+	kept    bool                 // one of them was kept, and the kernel may have an entry of it
 }
 
 // Handle decides about a packet. If the decision orders a query, the caller
@@ -258,6 +259,7 @@ func (v *visit) remove() {
 	if v.state.Counts() {
 		v.slots--
 	}
+	v.kept = v.kept || v.state.Offloaded && !v.state.Proxied
 	src := v.forget(v.shard, v.state)
 	if v.removed[0] == nil {
 		v.removed[0] = src

@@ -55,6 +55,9 @@ func (v *visit) openSYN() {
 // known of, the client's SYN asks first.
 func (v *visit) openProxy() {
 	v.d.drop(packet.ReasonSynproxy)
+	if v.kept { // it would take the new connection's packets for its own
+		v.d.Offload = deleteEntry(v.p.Tuple)
+	}
 	server, known := v.servers.Options(v.p.Tuple, v.now)
 	remembers := v.remembers(v.rule)
 	if !known && v.servers.Refuses(v.p.Tuple, v.now) {

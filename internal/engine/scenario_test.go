@@ -35,6 +35,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	s SA seq=500 ack=101                  one from the server
 //	c:40001 S seq=100                     another port of the client's
 //	forged R seq=501                      in the server's name, from where clients are
+//	timestamps off                        the kernel cannot translate them, from now on
 //	tick                                  what is due without a packet
 //	states                                the table
 //	pressure                              the switches
@@ -110,6 +111,8 @@ func (s *scenario) do(line string) {
 		}
 		all := packet.Options{HasWScale: true, SACKPermitted: true, HasTimestamp: true}
 		s.engine.servers.Learn(packet.TupleFrom(netip.AddrPort{}, scenarioServer), all, p.Options, s.now)
+	case "timestamps":
+		s.engine.SetTimestamps(words[1] == "on")
 	case "tick":
 		for range sweepParts {
 			s.engine.Tick(s.now, s.print)

@@ -51,12 +51,15 @@ func (v *visit) advance() {
 }
 
 // learn takes over what the server of a kept handshake answers to all options: it
-// will be proxied when there is pressure.
+// will be proxied when there is pressure. Timestamps that cannot be translated are no
+// option.
 func (v *visit) learn() {
-	asked := v.state.Handshake.Offered()
-	asked.HasTimestamp = asked.HasTimestamp || !v.stamps.Load()
+	asked, answer := v.state.Handshake.Offered(), v.p.Options
+	if !v.stamps.Load() {
+		asked.HasTimestamp, answer.HasTimestamp = true, false
+	}
 	if asked.HasWScale && asked.SACKPermitted && asked.HasTimestamp {
-		v.servers.Learn(v.state.Tuple, asked, v.p.Options, v.now)
+		v.servers.Learn(v.state.Tuple, asked, answer, v.now)
 	}
 }
 
@@ -98,6 +101,20 @@ func (v *visit) mismatch() {
 		// (tcp_input.c: tcp_rcv_synsent_state_process).
 		v.d.pass(v.mark())
 	}
+}
+
+// opensAgain says whether the packet is the first of its side in a kept connection
+// that the server has lost and begun anew. The kernel knows of that only if nothing has
+// come between SYN and SYN+ACK (nf_conntrack_tcp_packet).
+func (v *visit) opensAgain() bool {
+	h, p := &v.state.Handshake, v.p
+	if h.ISN == 0 || v.state.Proxied || p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
+		return false
+	}
+	if v.dir == conntrack.Reply {
+		return p.Seq == h.ISN+1
+	}
+	return p.Seq == h.Client+1 && p.Ack == h.ISN+1
 }
 
 func (v *visit) wasReset() bool { return v.state.Src.State == conntrack.TimeWait }
@@ -185,6 +202,9 @@ func (v *visit) lateSYNACK() {
 		// A question about the old connection has no meaning for a new one, which
 		// goes on in the slot of the old.
 		s.Handshake.Asking, s.Handshake.Probe = false, 0
+		if p.Ack != s.Handshake.Client+1 {
+			s.Handshake.Client, s.Handshake.ISN = p.Ack-1, p.Seq
+		}
 		v.d.pass(v.mark())
 	}
 }
@@ -224,12 +244,14 @@ func (v *visit) lostByKernel() bool {
 }
 
 // restore puts the kernel's entry back. The packet itself has passed conntrack
-// without it, and goes on as a copy; if it has payload its sender sends it again.
+// without it.
 func (v *visit) restore() {
 	s, p := v.state, v.p
 	switch {
 	case p.Kernel == packet.KernelNotAsked:
 		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: s.Tuple}
+	case v.opensAgain():
+		v.putBack()
 	case p.Kernel != packet.KernelAbsent:
 		v.d.drop(packet.ReasonStateMismatch) // there is an entry, and the packet is outside its window
 	case p.Flags.Has(packet.RST) && v.dir == conntrack.Original && s.Dst.State == conntrack.Established:
@@ -242,12 +264,18 @@ func (v *visit) restore() {
 		v.d.drop(packet.ReasonStateMismatch)
 		v.d.Offload = v.create(s)
 	default:
-		v.advance()
-		v.d.drop(packet.ReasonDuplicate)
-		v.d.Offload = v.create(s)
-		if p.PayloadLen == 0 {
-			v.d.emitTracked(copied(p))
-		}
+		v.putBack()
+	}
+}
+
+// putBack has the kernel make an entry that learns from this packet. A copy of it goes
+// on; if it has payload its sender sends it again.
+func (v *visit) putBack() {
+	v.advance()
+	v.d.drop(packet.ReasonDuplicate)
+	v.d.Offload = v.create(v.state)
+	if v.p.PayloadLen == 0 {
+		v.d.emitTracked(copied(v.p))
 	}
 }
 

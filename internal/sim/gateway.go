@@ -21,6 +21,8 @@ type entry struct {
 	acked    [2]bool
 	maxEnd   [2]seqnum.Value // the end of what each side has sent
 	sent     [2]bool
+	syn      seqnum.Value // of a SYN inside the connection,
+	again    bool         // if that was the last packet
 	last     time.Duration
 }
 
@@ -91,10 +93,9 @@ func (e *entry) track(p *packet.Packet) bool {
 	if side == 0 {
 		ack = ack.Sub(e.diff)
 	}
-	if p.Flags.Has(packet.SYN) {
-		e.maxAck[side], e.acked[side] = ack, p.Flags.Has(packet.ACK)
-		e.maxEnd[side], e.sent[side] = p.End(), true
-		return true
+	e.again = false
+	if side == 1 && e.connmark == packet.MarkOpening && !e.sent[1] {
+		return true // no answer to a SYN: ignored, and passed
 	}
 	other := e.maxAck[1-side]
 	known := e.acked[1-side]
@@ -117,6 +118,30 @@ func (e *entry) track(p *packet.Packet) bool {
 		e.maxEnd[side], e.sent[side] = p.End(), true
 	}
 	return true
+}
+
+// trackSYN is conntrack's view of a SYN or SYN+ACK. Inside a connection it passes
+// and changes nothing; but a SYN+ACK that answers a SYN which has just passed begins
+// the entry anew (nf_conntrack_tcp_packet).
+func (e *entry) trackSYN(p *packet.Packet, begins bool) {
+	side := e.side(p)
+	switch {
+	case begins:
+	case p.IsSYN():
+		e.syn, e.again = p.Seq, true
+		return
+	case p.IsSYNACK() && e.again && p.Ack == e.syn+1:
+		e.acked = [2]bool{}
+		e.maxEnd[1-side], e.sent[1-side] = p.Ack, true
+	case e.sent[side] && e.acked[side]: // it has answered
+		return
+	}
+	e.again = false
+	e.maxAck[side], e.acked[side] = p.Ack, p.Flags.Has(packet.ACK)
+	if side == 0 {
+		e.maxAck[side] = p.Ack.Sub(e.diff)
+	}
+	e.maxEnd[side], e.sent[side] = p.End(), true
 }
 
 // near says whether a number is not far from all that a side has sent so far.
@@ -147,12 +172,8 @@ func (g *gateway) queue(p *packet.Packet, e *entry) {
 	if mark != packet.MarkSeen && (picksUp || begins) {
 		e = g.remember(entry{original: p.Tuple, last: w.clock.now})
 	}
-	answers := p.IsSYNACK() && mark != packet.MarkSeen && e != nil && !e.near(e.side(p), p.Seq)
-	if e != nil && (begins || answers) {
-		if answers && e.acked[1-e.side(p)] { // it answers a SYN inside a connection
-			e.acked, e.sent = [2]bool{}, [2]bool{}
-		}
-		e.track(p) // conntrack sees it only now that it may pass
+	if e != nil && mark != packet.MarkSeen && p.Flags.Has(packet.SYN) {
+		e.trackSYN(p, begins) // conntrack sees it only now that it may pass
 	}
 	if e != nil && mark != packet.MarkSeen {
 		e.connmark = mark
@@ -287,8 +308,8 @@ func (g *gateway) decided(d *engine.Decision) {
 	g.carryOut(d)
 }
 
-// nextTick skips the ticks from which nothing can come: no packet does before, and
-// no state has anything due.
+// nextTick skips the ticks from which nothing can come: until a state has something
+// due, or a packet wakes the gateway. While there is traffic it does not look.
 func (g *gateway) nextTick() time.Duration {
 	if g.engine.Len() == 0 {
 		return never
@@ -297,8 +318,7 @@ func (g *gateway) nextTick() time.Duration {
 	if g.world.clock.next() < next {
 		return next
 	}
-	due := min(g.due(), g.world.clock.next())
-	return max(next, (due + tickInterval - 1).Truncate(tickInterval))
+	return max(next, (g.due() + tickInterval - 1).Truncate(tickInterval))
 }
 
 // due is when the first of the states has something due.

@@ -136,6 +136,9 @@ func (w *world) accepted(s *socket) {
 
 // reboot has the server forget all.
 func (w *world) reboot() {
+	if w.trace != nil {
+		w.tracef("reboot")
+	}
 	for _, s := range w.served {
 		if s.state != gone {
 			s.end(wasReset)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"net/netip"
 	"time"
 
 	"nfqfw/conntrack"
@@ -10,35 +11,48 @@ import (
 	"nfqfw/synproxy"
 )
 
+// sourceOf is the prefix that a client counts under.
+func (w *world) sourceOf(client packet.Addr) netip.Prefix {
+	return netip.PrefixFrom(client.Netip(), int(w.story.gateway.prefix)).Masked()
+}
+
 // checkLimit counts what the server holds of one source.
-func (w *world) checkLimit(source packet.Addr) {
-	held := 0
+func (w *world) checkLimit(client packet.Addr) {
+	source, held := w.sourceOf(client), 0
 	for _, s := range w.served {
-		if s.tuple.Dst == source && s.state == established && !s.finSent {
+		if s.state == established && !s.finSent && source.Contains(s.tuple.Dst.Netip()) {
 			held++
 		}
 	}
 	if held > w.story.gateway.limit {
 		w.failf("the server holds %d connections of %v, more than %d; %v count",
-			held, source.Netip(), w.story.gateway.limit, w.counting(source))
+			held, source, w.story.gateway.limit, w.counting(source))
 	}
 }
 
-// counting are the client's ports of the connections of a source that count.
-func (w *world) counting(source packet.Addr) (ports []uint16) {
+// counting are the clients of the connections of a source that count.
+func (w *world) counting(source netip.Prefix) (clients []netip.AddrPort) {
 	_ = w.gateway.engine.States(w.clock.now, func(l *engine.Listed) error {
-		if l.Counting && l.Tuple.Src == source {
-			ports = append(ports, l.Tuple.SrcPort)
+		if l.Counting && source.Contains(l.Tuple.Src.Netip()) {
+			clients = append(clients, l.Tuple.Source())
 		}
 		return nil
 	})
-	return ports
+	return clients
 }
 
 // clientOf is the honest client of a server's socket, if it knows the connection.
+//
+// A cookie that comes back late, in a copy of an older connection's ACK, begins one
+// that its client knows nothing of, and that is in the way of the client's next. With
+// nothing remembered of either nobody can tell which of them is the older.
 func (w *world) clientOf(s *socket) *socket {
 	c := w.clients.sockets[nameOf(s.tuple)]
-	if c == nil || c.state != established || c.iss != s.irs || w.spoofed[nameOf(s.tuple)] {
+	known := c != nil && c.iss == s.irs
+	if !known && w.story.gateway.cookies != synproxy.CookiesNever {
+		w.spoofed[nameOf(s.tuple)] = true
+	}
+	if !known || c.state != established || w.spoofed[nameOf(s.tuple)] {
 		return nil
 	}
 	return c
@@ -70,12 +84,12 @@ func (w *world) checkOptions(s *socket) {
 // recount holds the engine's counts against those made of its states.
 func (w *world) recount() {
 	e, p := w.gateway.engine, &w.story.gateway
-	counted := make(map[packet.Addr]int)
+	counted := make(map[netip.Prefix]int)
 	states, halfOpen := 0, 0
 	_ = e.States(w.clock.now, func(l *engine.Listed) error {
 		states++
 		if l.Counting {
-			counted[l.Tuple.Src]++
+			counted[w.sourceOf(l.Tuple.Src)]++
 		}
 		if l.HalfOpen() {
 			halfOpen++
@@ -91,7 +105,7 @@ func (w *world) recount() {
 		w.failf("%d are counted as half-open, %d are", n, halfOpen)
 	}
 	e.Sources(func(k conntrack.SourceKey, slots int) {
-		if n := counted[packet.AddrFrom(k.Prefix.Addr())]; n != slots {
+		if n := counted[k.Prefix]; n != slots {
 			w.failf("%v has %d slots taken, and %d states that count", k.Prefix, slots, n)
 		}
 		if slots > p.limit {
@@ -124,11 +138,12 @@ func (s *socket) lost() bool {
 	return s.outcome == pending || s.outcome == gaveUp && heard && told && !complete
 }
 
-// madeIt says whether a handshake was done in time. Where cookies are baked nobody
-// remembers a client that waits for its server to speak, if its ACK is lost.
+// madeIt says whether a handshake was done in time. A client that waits for its server
+// to speak, and whose ACK is lost, is answered again; but not where cookies are baked,
+// as nobody remembers it, nor under pressure.
 func (s *socket) madeIt() bool {
-	st := &s.world.story
-	if st.kind == unlucky && st.asks == 0 && st.gateway.cookies != synproxy.CookiesNever {
+	st, pressed := &s.world.story, s.world.gateway.engine.Total().Switches > 0
+	if st.kind == unlucky && st.asks == 0 && (pressed || st.gateway.cookies != synproxy.CookiesNever) {
 		return true
 	}
 	inTime := func(at time.Duration) bool { return at != 0 && at-s.began <= reconnects }

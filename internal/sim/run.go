@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"nfqfw/synproxy"
 	"nfqfw/synproxy/cookie"
 )
 
@@ -53,7 +54,10 @@ func (w *world) begin() {
 	if w.story.server.reboots {
 		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), w.reboot)
 	}
-	if w.story.gateway.cookies != 0 {
+	if w.story.gateway.drains {
+		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), w.gateway.engine.Drain)
+	}
+	if w.story.gateway.cookies != synproxy.CookiesNever {
 		w.clock.after(time.Duration(w.rand.Int64N(int64(keyLife))), w.rotate)
 	}
 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -27,6 +28,7 @@ func TestCampaign(t *testing.T) {
 		}
 		return
 	}
+	debug.SetGCPercent(400) // little lives long, and nothing of it is large
 	began := time.Now()
 	from := *first
 	if from == 0 {

@@ -37,7 +37,7 @@ const (
 	synRTO     = time.Second
 	keepalive  = 5 * time.Second
 	maxRetries = 12
-	synRetries = 5
+	synRetries = 4
 	lifeOfTW   = 10 * time.Second // TIME_WAIT, shortened as all here is
 )
 

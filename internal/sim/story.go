@@ -51,13 +51,17 @@ type policy struct {
 	state      rules.State
 	cookies    synproxy.CookieMode
 	limit      int
+	prefix     uint8 // source_prefix_v4
+	count      rules.Count
 	states     int     // limits.states
+	sources    int     // limits.src_nodes
 	start, end float64 // the marks of what is adaptive
 	stamps     bool    // the kernel translates timestamps
 	refuse     rules.Refuse
 	timeouts   conntrack.Timeouts
 	flushes    bool // somebody empties the kernel's table, now and then
 	full       bool // now and then it takes no entry
+	drains     bool // it is about to stop: what would be proxied is kept
 }
 
 // weather is what the network does until it clears.
@@ -85,8 +89,8 @@ type attacks struct {
 
 func (s *story) String() string {
 	p := &s.gateway
-	return fmt.Sprintf("%s, %v, cookies %v, limit %d, states %d, timestamps %v",
-		kindNames[s.kind], p.state, p.cookies, p.limit, p.states, p.stamps)
+	return fmt.Sprintf("%s, %v, cookies %v, limit %d of /%d by %v, states %d, timestamps %v",
+		kindNames[s.kind], p.state, p.cookies, p.limit, p.prefix, p.count, p.states, p.stamps)
 }
 
 // The policies that a run may have. Later ones go here.
@@ -133,9 +137,16 @@ func newStory(r *rand.Rand) story {
 // foul stories make them small.
 func newPolicy(r *rand.Rand) policy {
 	p := policy{
-		state: one(r, states), cookies: one(r, cookieModes), limit: 1 + r.IntN(6), states: 10000,
+		state: one(r, states), cookies: one(r, cookieModes), limit: 1 + r.IntN(6), prefix: 32, states: 10000, sources: 1000,
 		start: 0.25, end: 0.12, stamps: r.IntN(2) == 0, refuse: rules.RefuseReset, timeouts: timeouts,
 	}
+	if oneIn(r, 8) {
+		p.prefix = 24 // all clients are one source
+	}
+	if oneIn(r, 8) {
+		p.count = rules.CountStates
+	}
+	p.drains = oneIn(r, 16)
 	if r.IntN(2) == 0 { // a mark of one or two connections
 		p.start, p.end = 0.0002, 0.0001
 	}
@@ -150,15 +161,21 @@ func (s *story) darken(r *rand.Rand) {
 		p.states = 4 + r.IntN(16)
 		p.start, p.end = 0.5, 0.25
 	}
+	if oneIn(r, 16) {
+		p.sources = 1
+	}
 	if oneIn(r, 6) {
 		p.timeouts[conntrack.TCPEstablished] = time.Duration(1+r.IntN(8)) * time.Second
 	}
 	if oneIn(r, 6) {
 		p.refuse = rules.RefuseDrop
 	}
-	p.flushes, p.full = oneIn(r, 10), oneIn(r, 10)
 	if r.IntN(3) > 0 {
 		s.weather = newWeather(r, s.openFor)
+	}
+	p.full, p.flushes = oneIn(r, 10), oneIn(r, 10)
+	if p.flushes { // the kernel would learn from late packets what is not so any more
+		s.weather.jitter, s.weather.duplicate = 0, 0
 	}
 	c := &s.server
 	c.fickle, c.refuses, c.silent, c.reboots = oneIn(r, 8), oneIn(r, 16), oneIn(r, 16), oneIn(r, 12)

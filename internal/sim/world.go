@@ -90,12 +90,12 @@ func (w *world) newEngine() *engine.Engine {
 	p := &w.story.gateway
 	rule := rules.Rule{
 		Number: 1, Name: "web", State: p.state, Refuse: p.refuse,
-		MaxSrcConn: uint32(p.limit), SourcePrefixV4: 32, SourcePrefixV6: 64,
+		MaxSrcConn: uint32(p.limit), SourcePrefixV4: p.prefix, SourcePrefixV6: 64, Count: p.count,
 		Ports: []rules.PortRange{{First: serverPort, Last: serverPort}},
 	}
 	return engine.New(engine.Config{
 		Ruleset: rules.New([]rules.Rule{rule}), Timeouts: []conntrack.Timeouts{p.timeouts},
-		States: p.states, SrcNodes: 1000, Cookies: p.cookies, Start: p.start, End: p.end,
+		States: p.states, SrcNodes: p.sources, Cookies: p.cookies, Start: p.start, End: p.end,
 		NewerKey: cookie.Key{w.rand.Uint64(), 1}, OlderKey: cookie.Key{w.rand.Uint64(), 2}, HashSeed: w.rand.Uint64(),
 	})
 }
