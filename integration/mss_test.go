@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -70,6 +71,32 @@ func TestNarrowGateway(t *testing.T) {
 					if err := transfer(from, to, mebibyte); err != nil {
 						t.Errorf("connection %d: %v", i, err)
 					}
+				}
+			})
+		}
+	}
+}
+
+// A client that is answered before its server has said anything sends no more at a
+// time than a link behind the gateway may carry.
+func TestSilentServerMSS(t *testing.T) {
+	for _, policy := range []string{"synproxy", "cookies"} {
+		for _, f := range Families {
+			t.Run(fmt.Sprintf("%s/%v", policy, f), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, Options{})
+				mtus{1500, 1300}.set(t, l)
+				l.dropICMP(t)
+				g := &guarded{t: t, ctx: testContext(t), lab: l, at: places[0], family: f}
+				g.fw = startFirewall(t, l, webConfig(policy, 100))
+				g.srv = must[*AcceptCounter](t, "listen")(g.server().CountAccepts(g.addr(80), AcceptOptions{}))
+				l.Server.lose(t, drop{f, "OUTPUT", "--sport 80 --tcp-flags SYN SYN", true})
+				from := netip.AddrPortFrom(g.source(0), 0)
+				client := must[*net.TCPConn](t, "dial")(l.Client.Dial(g.ctx, from, g.srv.Addr()))
+				l.Server.lossless(t, f)
+				p := pair{client, must[*net.TCPConn](t, "accept")(g.srv.Conn(g.ctx, 0))}
+				if n := segmentSize(t, p.client); n > 1300-headersOf(f) {
+					t.Errorf("the client sends segments of %d octets to a link of 1300", n)
 				}
 			})
 		}
