@@ -59,16 +59,41 @@ type segment struct {
 // hear waits for the next segment, and returns nil if there is none in a tenth of
 // a second or if a packet is something else.
 func (c *capture) hear() *segment {
-	b := make([]byte, 2048)
-	n, _, err := unix.Recvfrom(c.fd, b, 0)
-	if err != nil || n == 0 {
-		return nil
+	s, _ := c.read(0)
+	return s
+}
+
+// count is how many segments were heard so far from one port to another, of those
+// not read yet.
+func (c *capture) count(src, dst netip.AddrPort) (n int) {
+	for {
+		s, err := c.read(unix.MSG_DONTWAIT)
+		if err != nil {
+			return n // no more
+		}
+		if s != nil && s.src == src && s.dst == dst {
+			n++
+		}
 	}
+}
+
+// read takes the next packet, which is nil if it is no segment.
+func (c *capture) read(flags int) (*segment, error) {
+	b := make([]byte, 2048)
+	n, _, err := unix.Recvfrom(c.fd, b, flags)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	return segmentIn(b[:n]), nil
+}
+
+// segmentIn is the segment in an IP packet, if there is one.
+func segmentIn(b []byte) *segment {
 	first := layers.LayerTypeIPv4
 	if b[0]>>4 == 6 {
 		first = layers.LayerTypeIPv6
 	}
-	p := gopacket.NewPacket(b[:n], first, gopacket.Default)
+	p := gopacket.NewPacket(b, first, gopacket.Default)
 	tcp, ok := p.TransportLayer().(*layers.TCP)
 	if !ok {
 		return nil

@@ -85,29 +85,47 @@ func (c *comparison) add(r rival, numbers ...float64) {
 
 // median is that of a rival's numbers in a column.
 func (c *comparison) median(r rival, column int) float64 {
-	var list []float64
-	for _, numbers := range c.rows[r.name] {
-		list = append(list, numbers[column])
-	}
-	slices.Sort(list)
+	list := c.sorted(r, column)
 	if len(list) == 0 {
 		return 0
 	}
 	return list[len(list)/2]
 }
 
-// table prints the medians of each rival, and of the first column also the ratio
-// to another rival's.
+// best is the largest of them: what is measured while others work is less.
+func (c *comparison) best(r rival, column int) float64 { return slices.Max(c.sorted(r, column)) }
+
+// ratio is the median of the rounds' ratios in the first column. What else the
+// machine does changes from round to round.
+func (c *comparison) ratio(r, to rival) float64 {
+	var list []float64
+	for i, numbers := range c.rows[r.name] {
+		list = append(list, numbers[0]/c.rows[to.name][i][0])
+	}
+	slices.Sort(list)
+	return list[len(list)/2]
+}
+
+func (c *comparison) sorted(r rival, column int) (list []float64) {
+	for _, numbers := range c.rows[r.name] {
+		list = append(list, numbers[column])
+	}
+	slices.Sort(list)
+	return list
+}
+
+// table prints the medians of each rival; of the first column also the best, and
+// the median of the ratios to another rival's of the same round.
 func (c *comparison) table(list []rival, to rival) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "\t%s\tto %s\t\n", strings.Join(c.columns, "\t"), to.name)
+	fmt.Fprintf(w, "\t%s\tbest\tto %s\t\n", strings.Join(c.columns, "\t"), to.name)
 	for _, r := range list {
 		fmt.Fprintf(w, "%s\t", r.name)
 		for i := range c.columns {
 			fmt.Fprintf(w, "%.5g\t", c.median(r, i))
 		}
-		fmt.Fprintf(w, "%.2f\t\n", c.median(r, 0)/c.median(to, 0))
+		fmt.Fprintf(w, "%.5g\t%.2f\t\n", c.best(r, 0), c.ratio(r, to))
 	}
 	_ = w.Flush() // a strings.Builder takes all
 	return "medians\n" + b.String()

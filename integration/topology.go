@@ -51,6 +51,9 @@ func (l *Lab) wire(opts Options) error {
 		if err := errors.Join(l.Gateway.waitCarrier(k.gatewayName), k.peer.waitCarrier(k.peerName)); err != nil {
 			return err
 		}
+		if err := k.waitAddresses(l.Gateway); err != nil {
+			return err
+		}
 	}
 	if opts.NoTxChecksum {
 		return l.disableTxChecksum(opts)
@@ -262,6 +265,36 @@ func (n *Namespace) waitCarrier(name string) error {
 	})
 	if err != nil {
 		return fmt.Errorf("wait until %s in %s is up: %w", name, n.Name, err)
+	}
+	return nil
+}
+
+// waitAddresses waits until both ends take what is sent to their addresses. The
+// kernel makes an IPv6 address its own some time after it was added, also without
+// duplicate address detection (addrconf_dad_work).
+func (k link) waitAddresses(gateway *Namespace) error {
+	for _, f := range Families {
+		if err := gateway.waitLocal(k.net.host(f, gatewayHost)); err != nil {
+			return err
+		}
+		for _, h := range k.peerHosts {
+			if err := k.peer.waitLocal(k.net.host(f, h)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Namespace) waitLocal(a netip.Addr) error {
+	ctx, cancel := context.WithTimeout(context.Background(), linkStart)
+	defer cancel()
+	err := Poll(ctx, func() bool {
+		list, err := n.nl.RouteGet(a.AsSlice())
+		return err == nil && len(list) > 0 && list[0].Type == unix.RTN_LOCAL
+	})
+	if err != nil {
+		return fmt.Errorf("wait for address %v in %s: %w", a, n.Name, err)
 	}
 	return nil
 }
