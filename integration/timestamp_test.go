@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -68,13 +69,15 @@ func exchange(t *testing.T, c *net.TCPConn, n int64) {
 // expectOptions looks that ss shows words for each connection to the server's port.
 func (g *guarded) expectOptions(n *Namespace, connections int, words ...string) {
 	g.t.Helper()
-	out, err := n.Command(g.ctx, "ss", "-tinoOH", "state", "established", fmt.Sprintf("( sport = :%d or dport = :%[1]d )", g.srv.Addr().Port())).Output()
+	var lines []string
+	err := Poll(g.ctx, func() bool {
+		lines = g.ss(n)
+		return len(lines) == connections
+	})
 	if err != nil {
-		g.t.Fatalf("ss: %v", err)
+		g.t.Errorf("%s: ss shows %d connections, want %d", n.Name, len(lines), connections)
 	}
-	lines := 0
-	for line := range strings.Lines(string(out)) {
-		lines++
+	for _, line := range lines {
 		for _, w := range words {
 			if !strings.Contains(line, w) {
 				g.t.Errorf("%s: ss does not show %q: %.200s", n.Name, w, line)
@@ -82,9 +85,17 @@ func (g *guarded) expectOptions(n *Namespace, connections int, words ...string) 
 			}
 		}
 	}
-	if lines != connections {
-		g.t.Errorf("%s: ss shows %d connections, want %d", n.Name, lines, connections)
+}
+
+// ss is what ss(8) shows of the connections to the server's port, each in a line.
+func (g *guarded) ss(n *Namespace) []string {
+	g.t.Helper()
+	ports := fmt.Sprintf("( sport = :%d or dport = :%[1]d )", g.srv.Addr().Port())
+	out, err := n.Command(g.ctx, "ss", "-tinoOH", "state", "established", ports).Output()
+	if err != nil {
+		g.t.Fatalf("ss: %v", err)
 	}
+	return slices.Collect(strings.Lines(string(out)))
 }
 
 // expectNoFault looks that TCP of a namespace has found no timestamp wrong.

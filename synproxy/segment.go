@@ -13,15 +13,12 @@ const (
 )
 
 // ToldOptions are the options a client's SYN is answered with. Before a server
-// is known it is not said to scale its windows, or to know timestamps: that could
-// not be taken back.
+// is known it is not said to scale its windows, or to know timestamps, or to take
+// larger segments than every host does: that could not be taken back.
 func ToldOptions(t packet.Tuple, client, server packet.Options, known bool) packet.Options {
-	told := packet.Options{MSS: client.MSS, SACKPermitted: client.SACKPermitted}
-	if told.MSS == 0 {
-		told.MSS = defaultMSS6
-		if t.Is4() {
-			told.MSS = defaultMSS4
-		}
+	told := packet.Options{MSS: defaultMSS6, SACKPermitted: client.SACKPermitted}
+	if t.Is4() {
+		told.MSS = defaultMSS4
 	}
 	if !known {
 		return told

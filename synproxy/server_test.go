@@ -112,7 +112,7 @@ func TestToldOptions(t *testing.T) {
 		want           packet.Options
 	}{
 		{"both can", packet.Options{MSS: 1400, WScale: 9, HasWScale: true, SACKPermitted: true, HasTimestamp: true}, linux, true, linux},
-		{"unknown server", linux, packet.Options{}, false, plain},
+		{"unknown server", linux, packet.Options{}, false, packet.Options{MSS: defaultMSS4, SACKPermitted: true}},
 		{"plain client", none, linux, true, packet.Options{MSS: 1460}},
 		{"plain server", linux, none, true, none},
 		{"no MSS anywhere", packet.Options{}, packet.Options{}, true, packet.Options{MSS: defaultMSS4}},
