@@ -16,6 +16,7 @@ func (w *world) hostility() {
 	w.every(a.noise, w.noise)
 	w.every(a.inexact, w.inexact)
 	w.every(a.trick, w.trick)
+	w.every(a.cheat, w.cheat)
 }
 
 // every plans do at random times, on average one interval apart, while clients begin
@@ -55,21 +56,26 @@ func (w *world) noisePacket() {
 	if p.Flags.Has(packet.SYN) || w.story.gateway.flushes {
 		w.spoofed[nameOf(t)] = true // a kernel without its entry takes any number for one inside the window
 	}
-	if oneIn(r, 8) {
-		w.forge(&p)
+	if oneIn(r, 8) { // in the server's name
+		p.Tuple = p.Tuple.Reverse()
 	}
 	w.clients.out.send(&p)
 }
 
-// forge turns a packet into one in the server's name, with a number that the attacker
-// may know of its own connection, if it has one.
-func (w *world) forge(p *packet.Packet) {
-	p.Tuple = p.Tuple.Reverse()
-	s := w.clients.sockets[nameOf(p.Tuple)]
-	if s != nil && w.rand.IntN(2) == 0 {
-		p.Seq, p.Ack = s.rcvNxt, s.sndUna
-		w.spoofed[nameOf(p.Tuple)] = true
+// cheat is a client that ends its connection in its server's name, to be counted no
+// more while the server still holds it.
+func (w *world) cheat() {
+	if len(w.honest) == 0 {
+		return
 	}
+	s := one(w.rand, w.honest)
+	if s.state != established {
+		return
+	}
+	w.spoofed[nameOf(s.tuple)] = true
+	p := packet.Packet{Tuple: s.tuple.Reverse(), Seq: s.rcvNxt, Ack: s.nextSeq(), Window: 1000}
+	p.Flags = one(w.rand, []packet.Flags{packet.FIN | packet.ACK, packet.RST, packet.RST | packet.ACK})
+	w.clients.out.send(&p)
 }
 
 // trickery is a connection of the attacker's that is being opened.

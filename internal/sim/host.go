@@ -167,7 +167,7 @@ func (w *world) connect(octet byte, port int) {
 	w.honest = append(w.honest, s)
 	s.holds = true
 	w.clock.after(time.Duration(w.rand.ExpFloat64()*float64(w.story.holdFor)), func() {
-		if w.story.aborts && oneIn(w.rand, 5) {
+		if oneIn(w.rand, 5) {
 			s.abort()
 		} else {
 			s.close()

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"nfqfw/conntrack"
@@ -124,7 +125,7 @@ func (w *world) outcomes() {
 		case w.story.kind != foul && s.outcome != finished:
 			w.failf("%v, begun at %v in %s weather: %s", s.tuple, s.began, kindNames[w.story.kind], s)
 		}
-		if w.story.kind != foul && !w.spoofed[nameOf(s.tuple)] && !s.madeIt() {
+		if w.story.kind != foul && !s.aborted && !w.spoofed[nameOf(s.tuple)] && !s.madeIt() {
 			w.failf("%v, begun at %v: accepted at %v, usable at %v", s.tuple, s.began, s.accepted, s.usable)
 		}
 	}
@@ -150,8 +151,42 @@ func (s *socket) madeIt() bool {
 	return inTime(s.accepted) && inTime(s.usable)
 }
 
-// leftovers holds that nothing outlives the connections.
+// settle is how long after the last connection is over none may count any more, if
+// the story is not foul.
+const settle = 5 * time.Second
+
+// watch looks, once a second, whether all connections are over.
+func (w *world) watch() {
+	if !w.quiet() {
+		w.clock.after(time.Second, w.watch)
+		return
+	}
+	w.clock.after(settle, func() {
+		w.gateway.engine.Sources(func(k conntrack.SourceKey, slots int) {
+			if slots > 0 && w.quiet() && w.story.gateway.count == rules.CountServerEstablished {
+				w.failf("%d connections of %v count, and all are over", slots, k.Prefix)
+			}
+		})
+	})
+}
+
+// quiet says whether no connection is left, nor one to come.
+func (w *world) quiet() bool {
+	over := func(s *socket) bool { return s.state >= timeWait }
+	return w.clock.now > w.story.openFor+reopen && all(w.honest, over) && all(w.served, over)
+}
+
+func all(sockets []*socket, is func(*socket) bool) bool {
+	return !slices.ContainsFunc(sockets, func(s *socket) bool { return !is(s) })
+}
+
+// leftovers holds that nothing outlives the connections, and no pressure what made it.
 func (w *world) leftovers() {
+	w.rotate()
+	w.rotate()
+	w.gateway.tick()
+	w.calm(w.gateway.engine.Total())
+	w.gateway.engine.Pressures(w.calm)
 	if n := w.gateway.engine.Len(); n > 0 {
 		w.failf("%d states are left", n)
 	}
@@ -162,5 +197,11 @@ func (w *world) leftovers() {
 		if e.diff != 0 || e.connmark == packet.MarkOpening {
 			w.failf("an entry is left in the kernel: %v, mark %x, translates by %d", e.original, e.connmark, e.diff)
 		}
+	}
+}
+
+func (w *world) calm(p engine.Pressure) {
+	if p.On || p.HalfOpen != 0 {
+		w.failf("%d are half-open, pressure %v", p.HalfOpen, p.On)
 	}
 }

@@ -48,6 +48,9 @@ func (w *world) begin() {
 		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), func() { w.connect(octet, port) })
 	}
 	w.hostility()
+	if w.story.kind != foul {
+		w.watch()
+	}
 	if w.story.gateway.flushes {
 		w.every(w.story.openFor/2, w.flush)
 	}

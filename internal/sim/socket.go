@@ -64,6 +64,7 @@ type socket struct {
 	closing  bool // wants to send FIN when all is sent
 	holds    bool // does not close yet
 	lingers  bool // closes only after the peer has
+	aborted  bool // it has closed with a RST
 	finSent  bool
 	finAcked bool
 	peerFIN  bool
@@ -259,6 +260,7 @@ func (s *socket) closedFirst() bool { return !s.lingers }
 func (s *socket) abort() {
 	if s.state == established {
 		s.send(s.nextSeq(), packet.RST|packet.ACK, 0)
+		s.aborted = true
 		s.end(finished)
 		return
 	}

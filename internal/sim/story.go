@@ -28,8 +28,7 @@ type story struct {
 	// What is said: octets of the client's and of the server's. Who has none to
 	// send waits for the other.
 	asks, answers int
-	aborts        bool // a close may be a RST
-	overLimit     bool // more may be tried than the limit
+	aborts        bool // the server may close early, or reset
 }
 
 // kind is how much can be promised.
@@ -84,7 +83,7 @@ type character struct {
 
 // attacks are how often something hostile is done; 0: never.
 type attacks struct {
-	noise, inexact, trick time.Duration
+	noise, inexact, trick, cheat time.Duration
 }
 
 func (s *story) String() string {
@@ -155,7 +154,7 @@ func newPolicy(r *rand.Rand) policy {
 
 // darken makes a story foul.
 func (s *story) darken(r *rand.Rand) {
-	s.overLimit, s.aborts = true, true
+	s.aborts = true
 	p := &s.gateway
 	if oneIn(r, 3) {
 		p.states = 4 + r.IntN(16)
@@ -193,7 +192,7 @@ func newWeather(r *rand.Rand, openFor time.Duration) weather {
 // newAttacks has of each kind about ten, if there are any.
 func newAttacks(r *rand.Rand, interval time.Duration) attacks {
 	var a attacks
-	for _, often := range []*time.Duration{&a.noise, &a.inexact, &a.trick} {
+	for _, often := range []*time.Duration{&a.noise, &a.inexact, &a.trick, &a.cheat} {
 		if oneIn(r, 3) {
 			*often = interval
 		}
