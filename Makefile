@@ -4,7 +4,7 @@ GO ?= go
 # What the tests need beyond Go: see integration/setup.sh.
 SETUP = integration/setup.sh
 
-SIM_RUNS ?= 20000
+SIM_RUNS ?= 200000
 SEED ?= 0
 FUZZTIME ?= 30s
 
@@ -33,7 +33,7 @@ demo: setup build ## the story of the README on a lab of network namespaces (roo
 	$(GO) build -trimpath -o bin/demo ./integration/demo
 	bin/demo -nfqfw bin/nfqfw
 
-sim: ## a long campaign of the simulation: SIM_RUNS seeds, or one SEED
+sim: ## a long campaign of the simulation: SIM_RUNS new seeds, or one SEED with all that happens
 	$(GO) test -count=1 -timeout 60m -v ./internal/sim -run Campaign -runs $(SIM_RUNS) -first 0 -seed $(SEED)
 
 fuzz: ## every fuzz target, for FUZZTIME each

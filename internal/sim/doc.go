@@ -2,12 +2,30 @@
 // that loses, delays, reorders and duplicates, all from one seed and on a
 // virtual clock.
 //
-// It holds the engine to what it promises whatever the network does: a server
-// never holds more connections of a source than the limit, every honest client
-// ends with data or with a reset, nothing outlives its connection, and counts
-// equal a slow recount. A run that fails names its seed; the same seed gives
-// the same run.
+// A run is a short story of a few connections, a big one now and then, and a
+// campaign is many of them. What a story may be made of stands in story.go: the
+// rule, the modes of cookies and their marks, limits, options, the network, what
+// kind of server it is, the attacks. Most are foul; in a fair one nothing goes
+// wrong, and in an unlucky one a single packet of a handshake is lost.
 //
-// The hosts are small models of Linux' TCP, and the gateway's kernel is one of
-// conntrack and of the hooks: the real ones are judged in package integration.
+// Whatever happens, it holds the engine to this (invariant.go):
+//
+//   - the server never holds more connections of a source than the limit;
+//   - every honest client ends with data or with a reset that it hears; in fair
+//     and unlucky stories with data, over a connection that was made within 4 s,
+//     and 5 s after the last is over none counts;
+//   - client and server read each other's windows and timestamps right;
+//   - nothing outlives its connection: no state, source, entry of the kernel's
+//     or pressure;
+//   - counts equal a slow recount.
+//
+// A run that fails names its seed; the same seed gives the same run, and shows
+// all that the gateway sees and does. The clock jumps over what is idle, ticks
+// of the engine included, so that a story takes a fraction of a millisecond.
+//
+// The hosts are small models of Linux' TCP (stop and wait), and the gateway's
+// kernel is one of conntrack and of the hooks (entry.go, gateway.go): the real
+// ones are judged in package integration. What the model of conntrack cannot
+// put right, the real one cannot either: a flush of its table while late or
+// made-up packets of a connection are under way. No story asks for that.
 package sim

@@ -5,26 +5,10 @@ import (
 
 	"nfqfw/internal/engine"
 	"nfqfw/internal/packet"
-	"nfqfw/internal/seqnum"
 )
 
 // tickInterval is the daemon's.
 const tickInterval = 100 * time.Millisecond
-
-// entry is what the gateway's kernel knows of a connection.
-type entry struct {
-	original packet.Tuple
-	connmark packet.Mark
-	diff     seqnum.Size     // added to the server's numbers
-	stamps   uint32          // and to its timestamps
-	maxAck   [2]seqnum.Value // the highest number each side has acknowledged, as that side says it
-	acked    [2]bool
-	maxEnd   [2]seqnum.Value // the end of what each side has sent
-	sent     [2]bool
-	syn      seqnum.Value // of a SYN inside the connection,
-	again    bool         // if that was the last packet
-	last     time.Duration
-}
 
 // gateway is the machine with the firewall: a model of the hooks and of
 // conntrack around the real engine.
@@ -40,14 +24,6 @@ type gateway struct {
 	queries  []packet.Tuple
 	tickAt   time.Duration // the next tick; never: nothing can come of one
 	ticked   func(*engine.Decision)
-}
-
-// side is 0 for a packet of the client's, 1 for one of the server's.
-func (e *entry) side(p *packet.Packet) int {
-	if p.Tuple == e.original {
-		return 0
-	}
-	return 1
 }
 
 // receive is the way of a packet through the hooks.
@@ -83,71 +59,6 @@ func (g *gateway) receive(seen *packet.Packet) {
 		return
 	}
 	g.queue(p, e)
-}
-
-// track is conntrack's view of a packet, false if it is outside the window.
-// Before the other side has acknowledged anything every number will do.
-func (e *entry) track(p *packet.Packet) bool {
-	side := e.side(p)
-	ack := p.Ack // all in the numbers their sender uses
-	if side == 0 {
-		ack = ack.Sub(e.diff)
-	}
-	e.again = false
-	if side == 1 && e.connmark == packet.MarkOpening && !e.sent[1] {
-		return true // no answer to a SYN: ignored, and passed
-	}
-	other := e.maxAck[1-side]
-	known := e.acked[1-side]
-	if known && (p.Seq+1).LessThan(other) && p.Flags.Has(packet.RST) || known && other.Add(65535).LessThan(p.Seq) {
-		return false
-	}
-	if p.Flags.Has(packet.ACK) && e.sent[1-side] && (e.maxEnd[1-side] + 1).LessThan(ack) {
-		return false // it acknowledges what was never sent, and is no answer to a keepalive
-	}
-	if e.sent[side] && !e.near(side, p.Seq) {
-		return false
-	}
-	if p.Flags.Has(packet.RST) {
-		return true
-	}
-	if p.Flags.Has(packet.ACK) && (!e.acked[side] || e.maxAck[side].LessThan(ack)) {
-		e.maxAck[side], e.acked[side] = ack, true
-	}
-	if !e.sent[side] || e.maxEnd[side].LessThan(p.End()) {
-		e.maxEnd[side], e.sent[side] = p.End(), true
-	}
-	return true
-}
-
-// trackSYN is conntrack's view of a SYN or SYN+ACK. Inside a connection it passes
-// and changes nothing; but a SYN+ACK that answers a SYN which has just passed begins
-// the entry anew (nf_conntrack_tcp_packet).
-func (e *entry) trackSYN(p *packet.Packet, begins bool) {
-	side := e.side(p)
-	switch {
-	case begins:
-	case p.IsSYN():
-		e.syn, e.again = p.Seq, true
-		return
-	case p.IsSYNACK() && e.again && p.Ack == e.syn+1:
-		e.acked = [2]bool{}
-		e.maxEnd[1-side], e.sent[1-side] = p.Ack, true
-	case e.sent[side] && e.acked[side]: // it has answered
-		return
-	}
-	e.again = false
-	e.maxAck[side], e.acked[side] = p.Ack, p.Flags.Has(packet.ACK)
-	if side == 0 {
-		e.maxAck[side] = p.Ack.Sub(e.diff)
-	}
-	e.maxEnd[side], e.sent[side] = p.End(), true
-}
-
-// near says whether a number is not far from all that a side has sent so far.
-func (e *entry) near(side int, seq seqnum.Value) bool {
-	const far = 1 << 17
-	return e.sent[side] && (seq.Size(e.maxEnd[side]) <= far || e.maxEnd[side].Size(seq) <= far)
 }
 
 // queue has the engine judge a packet, as the daemon does.

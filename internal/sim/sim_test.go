@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	runs  = flag.Int("runs", 4000, "how many seeds to run")
+	runs  = flag.Int("runs", 8000, "how many seeds to run")
 	first = flag.Uint64("first", 1, "the first of them; 0: the clock says")
 	seed  = flag.Uint64("seed", 0, "run this seed alone, and show what the gateway sees")
 )
