@@ -164,7 +164,7 @@ func (s *State) Fits(d Dir, p *packet.Packet) bool {
 // unanswered says whether the client goes on before its server has answered, as
 // far as was seen. What it sends could complete a handshake nobody watches.
 func (s *State) unanswered(d Dir, p *packet.Packet) bool {
-	return d == Original && s.Dst.State == Closed && !p.Flags.Any(packet.SYN|packet.RST)
+	return d == Original && s.Dst.State == Closed && !p.IsSYN() && !p.Flags.Has(packet.RST)
 }
 
 // AcksOlder says whether the other side's SYN is outstanding and a packet
