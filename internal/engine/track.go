@@ -19,6 +19,9 @@ func (v *visit) track() {
 		v.ends()
 	case v.lostByKernel():
 		v.restore()
+	case v.answersUs():
+		v.d.drop(packet.ReasonStateMismatch)
+		v.d.emit(synproxy.Refusal(v.p))
 	case v.p.Flags.Has(packet.SYN) && !v.state.Opening():
 		v.lateSYN()
 	case !v.state.Fits(v.dir, v.p):
@@ -48,6 +51,15 @@ func (v *visit) advance() {
 		v.state.Release()
 	}
 	v.d.pass(v.mark())
+}
+
+// answersUs says whether a server has options for a kept client that this one has not
+// offered: it answers the SYN proxy, which asked it in the client's name before the
+// pressure went, and whose RST was lost.
+func (v *visit) answersUs() bool {
+	h, o := &v.state.Handshake, &v.p.Options
+	answers := v.state.Opening() && v.dir == conntrack.Reply && v.p.IsSYNACK() && v.stateRule().State != rules.Keep
+	return answers && (o.HasWScale && !h.Scales || o.HasTimestamp && !h.Stamps)
 }
 
 // learn takes over what the server of a kept handshake answers to all options: it
