@@ -299,11 +299,7 @@ func (s *socket) receive(p *packet.Packet) {
 	case p.Flags.Has(packet.RST):
 		s.receiveRST(p)
 	case p.Flags.Has(packet.SYN):
-		if s.state == synReceived && p.Seq+1 == s.rcvNxt {
-			s.transmit()
-			return
-		}
-		s.challenge(p)
+		s.receiveSYN(p)
 	case !p.Flags.Has(packet.ACK):
 	case s.state == timeWait:
 		if p.Seq != s.rcvNxt || p.Seq != p.End() {
@@ -315,6 +311,22 @@ func (s *socket) receive(p *packet.Packet) {
 		s.refuse(p)
 	default:
 		s.receiveACK(p)
+	}
+}
+
+// receiveSYN is for one inside a connection. One inside the window ends a handshake
+// (tcp_check_req); all else is challenged (RFC 5961).
+func (s *socket) receiveSYN(p *packet.Packet) {
+	switch {
+	case s.state != synReceived:
+		s.challenge(p)
+	case p.Seq+1 == s.rcvNxt:
+		s.transmit()
+	case s.outside(p):
+		s.challenge(p)
+	default:
+		s.host.out.send(&packet.Packet{Tuple: s.tuple, Ack: p.End(), Flags: packet.RST | packet.ACK})
+		s.end(wasReset)
 	}
 }
 
@@ -333,9 +345,11 @@ func (s *socket) outdated(p *packet.Packet) bool {
 }
 
 // outside says whether a segment is not in the window: all of it was received, or it
-// is past what may be sent.
+// is past what may be sent. In a handshake Linux takes a keepalive for old as well
+// (tcp_in_window, as against tcp_sequence).
 func (s *socket) outside(p *packet.Packet) bool {
-	return p.End().LessThan(s.rcvNxt) || s.rcvNxt.Add(65535).LessThan(p.Seq)
+	old := p.End().LessThan(s.rcvNxt) || s.state == synReceived && p.End() == s.rcvNxt && p.Seq != s.rcvNxt
+	return old || s.rcvNxt.Add(65535).LessThan(p.Seq)
 }
 
 // sent says whether it has sent a timestamp since its connection began.
