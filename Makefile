@@ -8,7 +8,7 @@ SIM_RUNS ?= 200000
 SEED ?= 0
 FUZZTIME ?= 30s
 
-.PHONY: help build setup test check demo sim fuzz bench reuse clean
+.PHONY: help build setup test check demo sim fuzz bench reuse bulk clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ bench: ## benchmarks of decoding, engine and cookie
 
 reuse: setup ## 20,000 short connections, and the kernel's SYN proxy under the same load (root)
 	$(GO) test -count=1 -timeout 30m -v -run '^$$' -bench 'ReusedTuples|FreshTuples' -benchtime 1x ./integration
+
+bulk: setup ## throughput of one connection, beside plain conntrack (root)
+	$(GO) test -count=1 -timeout 30m -v -run '^$$' -bench Bulk -benchtime 1x ./integration
 
 clean: ## remove what build made
 	rm -rf bin

@@ -1,12 +1,9 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // A SYN inside a session, whatever its number, gets the server's challenge: an ACK
@@ -70,27 +67,4 @@ func (g *guarded) challenge(wire *rawWire, source netip.Addr, name string, from 
 	}
 	closeSession(g.t, p.client)
 	g.waitSummary(source, "1 FIN_WAIT_2:FIN_WAIT_2")
-}
-
-// The client of a server that resets hears it, before there was data and after.
-func TestServerResetHeard(t *testing.T) {
-	eachServer(t, AcceptOptions{Echo: true}, func(g *guarded, first int) {
-		g.serverResets(g.source(first), false)
-		g.serverResets(g.source(first+1), true)
-	})
-}
-
-func (g *guarded) serverResets(source netip.Addr, data bool) {
-	g.t.Helper()
-	p := g.open(source)
-	defer p.client.Close()
-	if data {
-		echo(g.t, p.client)
-	}
-	abort(p.server)
-	_ = p.client.SetReadDeadline(time.Now().Add(time.Second))
-	if _, err := p.client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		g.t.Errorf("after data %v: the client hears %v, want a reset", data, err)
-	}
-	g.waitSummary(source, "1 TIME_WAIT:TIME_WAIT")
 }

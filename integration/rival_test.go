@@ -100,7 +100,7 @@ func (c *comparison) best(r rival, column int) float64 { return slices.Max(c.sor
 func (c *comparison) ratio(r, to rival) float64 {
 	var list []float64
 	for i, numbers := range c.rows[r.name] {
-		list = append(list, numbers[0]/c.rows[to.name][i][0])
+		list = append(list, numbers[0]/c.rows[to.name][i][0]) // of the same round
 	}
 	slices.Sort(list)
 	return list[len(list)/2]
