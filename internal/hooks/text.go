@@ -13,6 +13,10 @@ const prefix = "NFQFW-"
 // steps is the chain that the scopes of the mangle table lead to.
 const steps = prefix + "QUEUE"
 
+// notrack is the chain of the raw table that keeps segments of ours out of
+// conntrack.
+const notrack = prefix + "NOTRACK"
+
 // Translation is a chain of the mangle table that nothing leads to. That its
 // rules are there has the kernel translate for the connections of the SYN proxy.
 const Translation = prefix + "TRANSLATE"
@@ -27,7 +31,7 @@ var tables = []struct {
 	extra   []string // chains of ours that no built-in chain jumps to
 }{
 	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, Translation}},
-	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}},
+	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}, extra: []string{notrack}},
 }
 
 // Rules is what Install gives to iptables-restore --noflush, or its IPv6 twin,
@@ -53,7 +57,7 @@ func text(c Config, f Family, present installed, timestamps bool) string {
 			w.mangle()
 		}
 		for _, b := range t.builtin {
-			w.line("-I %s 1 -p tcp -j %s", b, prefix+b)
+			w.jump(t.name, b)
 		}
 		w.line("COMMIT")
 	}
@@ -79,23 +83,38 @@ type writer struct {
 
 func (w *writer) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 
+// jump leads from a built-in chain to ours, before all that others have there.
+// Nearly all packets are payload: as few rules as possible look at them.
+func (w *writer) jump(table, builtin string) {
+	to := func(match, chain string) { w.line("-I %s 1 -p tcp%s -j %s", builtin, match, chain) }
+	switch {
+	case table == "raw":
+		to(" --tcp-flags SYN,RST SYN", prefix+builtin)
+		to(is(packet.MarkOwn), notrack)
+	case builtin == "PREROUTING" || builtin == "OUTPUT":
+		to("", prefix+builtin)
+	default:
+		to(isNot(0), prefix+builtin) // the engine has said something
+	}
+}
+
 // raw catches SYN and SYN+ACK before conntrack sees them, so that a flood
 // makes no entries.
 func (w *writer) raw() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
-		chain := prefix + b
-		own := is(packet.MarkOwn)
-		w.line("-A %s%s -j CT --notrack", chain, own)
-		w.line("-A %s%s -j RETURN", chain, own)
+		w.line("-A %s%s -j RETURN", prefix+b, is(packet.MarkOwn))
 		w.notLoopback(b)
-		w.inScope(b, " -p tcp --tcp-flags SYN,RST SYN", "-j "+w.queue(w.config.Open))
+		w.inScope(b, " -p tcp", "-j "+w.queue(w.config.Open))
 	}
+	w.line("-A %s -j CT --notrack", notrack)
 }
 
 // mangle queues what conntrack has seen, and steers what follows by the mark
 // that the verdict left.
 func (w *writer) mangle() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
+		// Payload of admitted connections goes no further.
+		w.line("-A %s%s%s -j RETURN", prefix+b, payload, connIs(packet.MarkClear))
 		// Ours, or judged in the raw table already.
 		w.line("-A %s%s -j RETURN", prefix+b, isNot(0))
 		w.notLoopback(b)
@@ -149,6 +168,9 @@ func (w *writer) inScope(builtin, match, target string) {
 	}
 }
 
+// payload matches what neither opens nor closes a connection.
+const payload = " -p tcp --tcp-flags FIN,SYN,RST NONE"
+
 // steps writes the chain that decides which packets in scope are queued.
 //
 // Conntrack leaves no entry with an INVALID or UNTRACKED packet, so that no
@@ -156,12 +178,9 @@ func (w *writer) inScope(builtin, match, target string) {
 func (w *writer) steps() {
 	add := func(format string, args ...any) { w.line("-A "+steps+format, args...) }
 	// A SYN comes here only while the raw table's hooks are not in.
-	const payload, closing = " -p tcp --tcp-flags FIN,SYN,RST NONE", " -p tcp ! --tcp-flags FIN,RST NONE"
-	const established = " -m conntrack --ctstate ESTABLISHED"
+	const closing, established = " -p tcp ! --tcp-flags FIN,RST NONE", " -m conntrack --ctstate ESTABLISHED"
 
-	// Payload of admitted connections, and of those begun before the hooks
-	// or while nobody listened, goes no further.
-	add("%s%s -j RETURN", payload, connIs(packet.MarkClear))
+	// Nor does that of connections begun before the hooks or while nobody listened.
 	add("%s%s%s -j RETURN", payload, connIs(0), established)
 
 	// Tell the engine what NFQUEUE does not tell: the packet's ctstate.
@@ -181,7 +200,6 @@ func (w *writer) steps() {
 // connection, and leaves the packet without a mark of ours. The mark of our own
 // segments stays: one to a server on this machine comes in again over lo.
 func (w *writer) saveMark(chain string) {
-	w.line("-A %s%s -j RETURN", chain, is(0)) // first, for it is the fate of nearly all packets
 	w.line("-A %s%s -j RETURN", chain, is(packet.MarkOwn))
 	for _, m := range []packet.Mark{packet.MarkTrack, packet.MarkOpening, packet.MarkClear} {
 		w.line("-A %s%s -j CONNMARK --save-mark --nfmask %#x --ctmask %#x", chain, is(m), mask, mask)
