@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +38,7 @@ func TestTimestampsEndToEnd(t *testing.T) {
 						n.expectNoFault(t)
 					}
 					g.expectNoLosses()
+					runtime.KeepAlive(conns) // not closed before they were looked at
 				})
 			}
 		}

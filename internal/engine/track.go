@@ -126,7 +126,8 @@ func (v *visit) opensAgain() bool {
 	if v.dir == conntrack.Reply {
 		return p.Seq == h.ISN+1
 	}
-	return p.Seq == h.Client+1 && p.Ack == h.ISN+1
+	first := p.Seq == h.Client+1 || p.Seq == h.Client // its ACK, or a keepalive if that was lost
+	return first && p.Ack == h.ISN+1
 }
 
 func (v *visit) wasReset() bool { return v.state.Src.State == conntrack.TimeWait }

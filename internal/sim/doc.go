@@ -25,7 +25,5 @@
 //
 // The hosts are small models of Linux' TCP (stop and wait), and the gateway's
 // kernel is one of conntrack and of the hooks (entry.go, gateway.go): the real
-// ones are judged in package integration. What the model of conntrack cannot
-// put right, the real one cannot either: a flush of its table while late or
-// made-up packets of a connection are under way. No story asks for that.
+// ones are judged in package integration.
 package sim

@@ -78,7 +78,9 @@ func (g *gateway) queue(p *packet.Packet, e *entry) {
 	if !pass {
 		return
 	}
-	begins := p.IsSYN() && mark == packet.MarkOpening
+	e = g.entries[nameOf(p.Tuple)] // as it is after the order
+	again := e != nil && e.connmark == packet.MarkOpening && p.Tuple == e.original
+	begins := p.IsSYN() && mark == packet.MarkOpening && !again
 	picksUp := e == nil && !p.Flags.Any(packet.FIN|packet.RST) // conntrack makes no entry of those
 	if mark != packet.MarkSeen && (picksUp || begins) {
 		e = g.remember(entry{original: p.Tuple, last: w.clock.now})

@@ -175,11 +175,6 @@ func (s *story) darken(r *rand.Rand) {
 	p.full, p.flushes = oneIn(r, 10), oneIn(r, 10)
 	c := &s.server
 	c.fickle, c.refuses, c.silent, c.reboots = oneIn(r, 8), oneIn(r, 16), oneIn(r, 16), oneIn(r, 12)
-	if p.flushes {
-		// What the kernel learns from late packets, or of a server that has forgotten
-		// what it said, is not put right before somebody gives up.
-		s.weather.jitter, s.weather.duplicate, c.reboots = 0, 0, false
-	}
 	c.garbage = []float64{0, 0, 0, 0, 0, 0, 0.3, 1}[r.IntN(8)]
 	s.attacks = newAttacks(r, s.openFor/10)
 }
