@@ -168,10 +168,12 @@ func (s *State) unanswered(d Dir, p *packet.Packet) bool {
 }
 
 // AcksOlder says whether the other side's SYN is outstanding and a packet
-// acknowledges something else.
+// acknowledges something else; a SYN+ACK has to acknowledge the SYN whatever was
+// said before.
 func (s *State) AcksOlder(d Dir, p *packet.Packet) bool {
 	_, to := s.peers(d)
-	return to.State == SynSent && p.Ack != to.SeqLo
+	answers := d == Reply && p.IsSYNACK()
+	return to.State == SynSent && p.Ack != to.SeqLo || answers && p.Ack != s.Handshake.Client+1
 }
 
 // fitsRST is pf's rule for the server's RST: next to the expected number, or in
