@@ -74,13 +74,12 @@ func stamp(s *conntrack.State) uint32 {
 }
 
 // answerAgain sends the client our SYN+ACK again, and says whether to do so once
-// more. Under a flood the clients' own SYNs have to do.
+// more. Under a flood it lets its turn pass: the clients' own SYNs have to do.
 func (e *Engine) answerAgain(s *conntrack.State, now time.Duration) bool {
 	h := &s.Handshake
-	if e.total.on.Load() {
-		return false
+	if !e.total.on.Load() {
+		e.decide().emit(clientSYNACK(s))
 	}
-	e.decide().emit(clientSYNACK(s))
 	if int(h.Tries) == len(synackRetries) {
 		return false
 	}
