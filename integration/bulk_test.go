@@ -3,9 +3,9 @@ package integration
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -87,25 +87,35 @@ func waitListen(t testing.TB, n *Namespace, port uint16) {
 	}
 }
 
+// iperfReport is what iperf3 --json prints, as far as it matters here.
+type iperfReport struct {
+	End struct {
+		Received struct {
+			BitsPerSecond float64 `json:"bits_per_second"`
+		} `json:"sum_received"`
+	}
+	Error string
+}
+
 // iperf transfers data between client and server and returns the throughput in
-// Gbit/s.
+// Gbit/s. Between two transfers the server closes its listening socket and opens
+// another: who comes in between is refused, and comes again.
 func (l *Lab) iperf(t testing.TB, args ...string) float64 {
 	t.Helper()
 	args = append([]string{"--client", ServerAddr(IPv4).String(), "--port", strconv.Itoa(80), "--json"}, args...)
-	out, err := l.Client.Command(t.Context(), "iperf3", args...).Output()
-	var report struct {
-		End struct {
-			Received struct {
-				BitsPerSecond float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-		}
-		Error string
-	}
-	if err == nil {
-		err = json.Unmarshal(out, &report)
-	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var report iperfReport
+	var out []byte
+	err := Poll(ctx, func() bool {
+		var err error
+		out, err = l.Client.Command(ctx, "iperf3", args...).Output()
+		report = iperfReport{}
+		refused := json.Unmarshal(out, &report) == nil && strings.Contains(report.Error, "Connection refused")
+		return err == nil || !refused
+	})
 	if err != nil || report.Error != "" || report.End.Received.BitsPerSecond == 0 {
-		t.Fatalf("iperf3: %v: %s", err, fmt.Sprint(report.Error, string(out)))
+		t.Fatalf("iperf3: %v: %s", err, out)
 	}
 	return report.End.Received.BitsPerSecond / 1e9
 }
