@@ -115,10 +115,8 @@ func (v *visit) openCookie() bool {
 	}
 	v.cookieBack(v.rule)
 	server, known := v.servers.Options(p.Tuple, v.now)
-	if options.HasTimestamp = p.Options.HasTimestamp; options.HasTimestamp {
-		options.TSVal = p.Options.TSVal
-	}
-	if options.HasTimestamp {
+	if p.Options.HasTimestamp {
+		options.HasTimestamp, options.TSVal = true, p.Options.TSVal
 		options.WScale = synproxy.Shift(p.Options.TSEcr) // of no use without scaling, but part of what we have told
 	}
 	told := v.told(p.Tuple, options, server, known)
