@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
 	"nfqfw/integration"
+	"nfqfw/internal/hooks"
 )
 
 // Who plays.
@@ -63,9 +65,10 @@ func (st *stage) strike(ctx context.Context) error {
 }
 
 // noChains returns an error if nfqfw, which has ended, left chains on the
-// gateway.
+// gateway, but for the one that keeps open connections going.
 func (st *stage) noChains(ctx context.Context) error {
 	list, err := gatewayChains(ctx, st.Gateway)
+	list = slices.DeleteFunc(list, func(chain string) bool { return chain == "chain "+hooks.Translation })
 	if err == nil && len(list) > 0 {
 		err = fmt.Errorf("nfqfw has ended, but left chains on the gateway: %s", strings.Join(list, ", "))
 	}

@@ -74,7 +74,7 @@ var protected = append([]step{
 var farewell = step{
 	title:  "Nothing is left behind",
 	does:   []string{"looks for namespaces, processes and files of the demo, and for iptables chains on this machine"},
-	expect: []string{"none; and every nfqfw took its chains along when it was asked to end (SIGTERM)"},
+	expect: []string{"none; and every nfqfw took its hooks along when it was asked to end (SIGTERM)"},
 	last:   true,
 	run:    showLeftovers,
 }
