@@ -76,14 +76,19 @@ func stamp(s *conntrack.State) uint32 {
 // answerAgain sends the client our SYN+ACK again, and says whether to do so once
 // more. Under a flood it lets its turn pass: the clients' own SYNs have to do.
 func (e *Engine) answerAgain(s *conntrack.State, now time.Duration) bool {
-	h := &s.Handshake
 	if !e.total.on.Load() {
 		e.decide().emit(clientSYNACK(s))
 	}
-	if int(h.Tries) == len(synackRetries) {
+	return postpone(&s.Handshake, synackRetries[:], now)
+}
+
+// postpone sets when what was sent so often is due again, by the times after the
+// first. It says whether it is: not after the last.
+func postpone(h *conntrack.Handshake, times []time.Duration, now time.Duration) bool {
+	if int(h.Tries) == len(times) {
 		return false
 	}
-	h.Due = now + synackRetries[h.Tries] - synackRetries[h.Tries-1]
+	h.Due = now + times[h.Tries] - times[h.Tries-1]
 	h.Tries++
 	return true
 }

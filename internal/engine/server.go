@@ -28,14 +28,11 @@ func (v *visit) ask() {
 // tryAgain sends the server its SYN again, or gives up, and says whether to wait
 // on.
 func (e *Engine) tryAgain(sh *conntrack.Shard, s *conntrack.State, now time.Duration) bool {
-	h := &s.Handshake
-	if int(h.Tries) == len(synRetries) {
+	if !postpone(&s.Handshake, synRetries[:], now) {
 		e.abandon(sh, s)
 		return false
 	}
 	e.decide().emit(serverSYN(s, offer(s)))
-	h.Due = now + synRetries[h.Tries] - synRetries[h.Tries-1]
-	h.Tries++
 	return true
 }
 
