@@ -59,3 +59,29 @@ func DefaultTimeouts() Timeouts {
 	t, _ := Optimization("normal")
 	return t
 }
+
+// Scaling shortens lifetimes as states grow many (pf.conf(5), adaptive.start and
+// adaptive.end). The zero value leaves them alone.
+type Scaling struct {
+	Start int // states from which on lifetimes are shortened, in a straight line,
+	End   int // to nothing at so many; at least Start
+}
+
+// Scale is what is left of a lifetime while there are so many states.
+func (a Scaling) Scale(t time.Duration, states int) time.Duration {
+	switch {
+	case a.End == 0 || states <= a.Start:
+		return t
+	case states >= a.End:
+		return 0
+	}
+	return t / time.Duration(a.End-a.Start) * time.Duration(a.End-states)
+}
+
+// Lifetimes are the timeouts of a rule's states and of its sources.
+type Lifetimes struct {
+	Timeouts
+	Scaling
+	OwnScaling bool          // by the number of the rule's own states, not of all
+	SrcTrack   time.Duration // how long a source is remembered after its last state
+}

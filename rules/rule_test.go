@@ -25,6 +25,8 @@ func prefixes(words ...string) Prefixes {
 	return l
 }
 
+func addresses(words ...string) Addresses { return Addresses{Prefixes: prefixes(words...)} }
+
 func port(p uint16) PortRange { return PortRange{p, p} }
 
 // connection reads "198.51.100.7 > 192.0.2.10:80", a connection from any port.
@@ -69,7 +71,7 @@ func TestMatch(t *testing.T) {
 		{"the last rule that matches wins", []Rule{
 			{Name: "all"},
 			{Name: "web", Ports: []PortRange{port(80)}},
-			{Name: "guest", From: prefixes("198.51.100.0/24")},
+			{Name: "guest", From: addresses("198.51.100.0/24")},
 		}, []expect{
 			{"eth0", "203.0.113.1 > 192.0.2.10:22", "all"},
 			{"eth0", "203.0.113.1 > 192.0.2.10:80", "web"},
@@ -95,7 +97,7 @@ func TestMatch(t *testing.T) {
 			{"", "198.51.100.7 > 192.0.2.10:80", none},
 		}},
 		{"from is the client, to is the server", []Rule{
-			{Name: "web", From: prefixes("198.51.100.0/24"), To: prefixes("192.0.2.10/32")},
+			{Name: "web", From: addresses("198.51.100.0/24"), To: addresses("192.0.2.10/32")},
 		}, []expect{
 			{"eth0", "198.51.100.7 > 192.0.2.10:80", "web"},
 			{"eth0", "192.0.2.10 > 198.51.100.7:80", none},
@@ -117,8 +119,8 @@ func TestMatch(t *testing.T) {
 			{"eth0", "198.51.100.7 > 192.0.2.10:0", "low"},
 		}},
 		{"all that a rule names must fit", []Rule{
-			{Name: "web", On: []string{"eth0"}, From: prefixes("198.51.100.0/24"),
-				To: prefixes("192.0.2.10/32"), Ports: []PortRange{port(80)}},
+			{Name: "web", On: []string{"eth0"}, From: addresses("198.51.100.0/24"),
+				To: addresses("192.0.2.10/32"), Ports: []PortRange{port(80)}},
 		}, []expect{
 			{"eth0", "198.51.100.7 > 192.0.2.10:80", "web"},
 			{"eth1", "198.51.100.7 > 192.0.2.10:80", none},
@@ -127,8 +129,8 @@ func TestMatch(t *testing.T) {
 			{"eth0", "198.51.100.7 > 192.0.2.10:81", none},
 		}},
 		{"an IPv4 address mapped into IPv6 is the IPv4 address", []Rule{
-			{Name: "six", From: prefixes("::/0")},
-			{Name: "four", From: prefixes("198.51.100.0/24")},
+			{Name: "six", From: addresses("::/0")},
+			{Name: "four", From: addresses("198.51.100.0/24")},
 		}, []expect{
 			{"eth0", "::ffff:198.51.100.7 > [::ffff:192.0.2.10]:80", "four"},
 			{"eth0", "::ffff:203.0.113.1 > [::ffff:192.0.2.10]:80", none},
@@ -136,7 +138,7 @@ func TestMatch(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.policy, func(t *testing.T) {
-			set := New(tt.rules)
+			set := New(tt.rules, nil)
 			for _, e := range tt.expect {
 				e.check(t, set)
 			}
@@ -224,6 +226,7 @@ func TestWords(t *testing.T) {
 	sameWords(t, Words[Track](), TrackRule, TrackGlobal)
 	sameWords(t, Words[Count](), CountServerEstablished, CountStates)
 	sameWords(t, Words[Refuse](), RefuseReset, RefuseDrop)
+	sameWords(t, Words[Flush](), FlushNone, FlushRule, FlushGlobal)
 	if got := Action(200).String(); got != "unknown" {
 		t.Errorf("Action(200) = %s", got)
 	}
@@ -251,7 +254,7 @@ func TestMatchRandom(t *testing.T) {
 	hits, total := 0, 0
 	for range 2000 {
 		list := w.rules()
-		set := New(list)
+		set := New(list, nil)
 		for range 10 {
 			in, c := w.device(), w.connection()
 			got, want := nameOf(set.Match(in, c)), nameOf(slowMatch(list, in, c))
@@ -282,7 +285,7 @@ func slowMatch(list []Rule, in string, c packet.Tuple) *Rule {
 	var matching []*Rule
 	for i := range list {
 		r := &list[i]
-		if slowOn(r.On, in) && slowPort(r.Ports, int(c.DstPort)) && slowIn(r.From, c.Src) && slowIn(r.To, c.Dst) {
+		if slowOn(r.On, in) && slowPort(r.Ports, int(c.DstPort)) && slowIn(r.From.Prefixes, c.Src) && slowIn(r.To.Prefixes, c.Dst) {
 			matching = append(matching, r)
 		}
 	}
@@ -350,7 +353,7 @@ func (w world) rules() []Rule {
 	for i := range list {
 		list[i] = Rule{
 			Name: fmt.Sprint("r", i+1), Quick: w.IntN(4) == 0,
-			On: few(w, 2, w.device), Ports: few(w, 3, w.ports), From: w.prefixes(), To: w.prefixes(),
+			On: few(w, 2, w.device), Ports: few(w, 3, w.ports), From: Addresses{Prefixes: w.prefixes()}, To: Addresses{Prefixes: w.prefixes()},
 		}
 	}
 	return list
@@ -411,8 +414,8 @@ func services(n int) []Rule {
 	for i := range list {
 		server := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
 		list[i] = Rule{
-			Name: fmt.Sprint("web", i), On: []string{"eth0"}, From: prefixes("!10.0.0.0/8"),
-			To: Prefixes{{Prefix: netip.PrefixFrom(server, 32)}}, Ports: []PortRange{port(80), port(443)},
+			Name: fmt.Sprint("web", i), On: []string{"eth0"}, From: addresses("!10.0.0.0/8"),
+			To: Addresses{Prefixes: Prefixes{{Prefix: netip.PrefixFrom(server, 32)}}}, Ports: []PortRange{port(80), port(443)},
 		}
 	}
 	return list
@@ -422,7 +425,7 @@ func services(n int) []Rule {
 func BenchmarkMatch(b *testing.B) {
 	c := connection("198.51.100.7 > 192.0.0.5:443")
 	for _, n := range []int{10, 100, 1000} {
-		set := New(services(n))
+		set := New(services(n), nil)
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -436,7 +439,7 @@ func BenchmarkMatch(b *testing.B) {
 
 // A match is made for each new connection, of a flood too.
 func TestMatchDoesNotAllocate(t *testing.T) {
-	set, c := New(services(100)), connection("198.51.100.7 > 192.0.0.5:443")
+	set, c := New(services(100), nil), connection("198.51.100.7 > 192.0.0.5:443")
 	if n := testing.AllocsPerRun(100, func() { set.Match("eth0", c) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -34,10 +34,10 @@ the user may read that.`,
 			if err != nil {
 				return err
 			}
-			if err := checkForwards(cmd, path, c.Ruleset.Rules()); err != nil {
+			if err := checkForwards(cmd, path, c.Rules); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", path, countRules(len(c.Ruleset.Rules())))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", path, countRules(len(c.Rules)))
 			return err
 		}),
 	}

@@ -23,14 +23,14 @@ import (
 // Config is what a file says, with defaults where it says nothing.
 type Config struct {
 	Daemon   Daemon
-	Timeouts conntrack.Timeouts
+	Timeouts conntrack.Lifetimes
 	Limits   Limits
 	Cookies  Syncookies
-	Ruleset  *rules.Ruleset
+	Rules    []rules.Rule
 
-	// RuleTimeouts has an element for each of Ruleset.Rules(): Timeouts, with
-	// what the rule says of its own.
-	RuleTimeouts []conntrack.Timeouts
+	// RuleTimeouts has an element for each of Rules: Timeouts, with what the rule
+	// says of its own.
+	RuleTimeouts []conntrack.Lifetimes
 }
 
 // Daemon is how the daemon runs.
@@ -88,10 +88,9 @@ type Syncookies struct {
 func Default() *Config {
 	return &Config{
 		Daemon:   Daemon{Control: DefaultSocket, Queues: 0, WhenDown: Closed},
-		Timeouts: conntrack.DefaultTimeouts(),
+		Timeouts: conntrack.Lifetimes{Timeouts: conntrack.DefaultTimeouts()},
 		Limits:   Limits{States: 100_000, SrcNodes: 10_000},
 		Cookies:  Syncookies{Mode: synproxy.CookiesAdaptive, Start: 0.25, End: 0.12},
-		Ruleset:  rules.New(nil),
 	}
 }
 
@@ -122,18 +121,19 @@ func readFile(s section) *Config {
 		{key: "table", sub: refuseTables},
 		{key: "rule", each: func(s []section) { list = readRules(s) }},
 	})
-	c.Timeouts = global.over(c.Timeouts)
-	c.Ruleset, c.RuleTimeouts = compile(list, c.Timeouts)
+	c.Timeouts.Timeouts = global.over(c.Timeouts.Timeouts)
+	c.Rules, c.RuleTimeouts = part(list, c.Timeouts)
 	return c
 }
 
-// compile parts the rules from their timeouts.
-func compile(list []rule, global conntrack.Timeouts) (*rules.Ruleset, []conntrack.Timeouts) {
-	compiled := make([]rules.Rule, len(list))
-	lifetimes := make([]conntrack.Timeouts, len(list))
+// part parts the rules from their timeouts.
+func part(list []rule, global conntrack.Lifetimes) ([]rules.Rule, []conntrack.Lifetimes) {
+	plain := make([]rules.Rule, len(list))
+	lifetimes := make([]conntrack.Lifetimes, len(list))
 	for i, r := range list {
-		compiled[i] = r.Rule
-		lifetimes[i] = r.timeouts.over(global)
+		plain[i] = r.Rule
+		lifetimes[i] = global
+		lifetimes[i].Timeouts = r.timeouts.over(global.Timeouts)
 	}
-	return rules.New(compiled), lifetimes
+	return plain, lifetimes
 }

@@ -68,11 +68,11 @@ func dump(c *Config) string {
 	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d cookies=%s %s %s\n",
 		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes,
 		c.Cookies.Mode, percent(c.Cookies.Start), percent(c.Cookies.End))
-	fmt.Fprintf(&b, "timeouts %s\n", dumpTimeouts(c.Timeouts))
-	for i, r := range c.Ruleset.Rules() {
+	fmt.Fprintf(&b, "timeouts %s\n", dumpTimeouts(c.Timeouts.Timeouts))
+	for i, r := range c.Rules {
 		dumpRule(&b, &r)
 		if c.RuleTimeouts[i] != c.Timeouts {
-			fmt.Fprintf(&b, "  timeouts %s\n", dumpTimeouts(c.RuleTimeouts[i]))
+			fmt.Fprintf(&b, "  timeouts %s\n", dumpTimeouts(c.RuleTimeouts[i].Timeouts))
 		}
 	}
 	return b.String()
@@ -84,7 +84,7 @@ func dumpRule(b *strings.Builder, r *rules.Rule) {
 		fmt.Fprintf(b, " backlog=%d", r.Backlog)
 	}
 	fmt.Fprintln(b)
-	fmt.Fprintf(b, "  from=%s to=%s port=%v\n", dumpPrefixes(r.From), dumpPrefixes(r.To), r.Ports)
+	fmt.Fprintf(b, "  from=%s to=%s port=%v\n", dumpPrefixes(r.From.Prefixes), dumpPrefixes(r.To.Prefixes), r.Ports)
 	fmt.Fprintf(b, "  max_src_conn=%d source_track=%s /%d /%d count=%s refuse=%s\n",
 		r.MaxSrcConn, r.SourceTrack, r.SourcePrefixV4, r.SourcePrefixV6, r.Count, r.Refuse)
 }
@@ -252,8 +252,8 @@ func TestDurations(t *testing.T) {
 			if got := errorText(err); got != want {
 				t.Fatalf("\n got %s\nwant %s", got, want)
 			}
-			if err == nil && c.Timeouts[conntrack.TCPClosed] != tt.want {
-				t.Errorf("got %s, want %s", c.Timeouts[conntrack.TCPClosed], tt.want)
+			if err == nil && c.Timeouts.Timeouts[conntrack.TCPClosed] != tt.want {
+				t.Errorf("got %s, want %s", c.Timeouts.Timeouts[conntrack.TCPClosed], tt.want)
 			}
 		})
 	}
@@ -265,7 +265,7 @@ func TestEveryPreset(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want, ok := conntrack.Optimization(name); !ok || c.Timeouts != want {
+		if want, ok := conntrack.Optimization(name); !ok || c.Timeouts.Timeouts != want {
 			t.Errorf("%s: got %v, want %v", name, c.Timeouts, want)
 		}
 	}
@@ -315,7 +315,7 @@ func checkErrorText(t *testing.T, text string) {
 }
 
 func checkConfig(t *testing.T, c *Config) {
-	list := c.Ruleset.Rules()
+	list := c.Rules
 	if len(list) != len(c.RuleTimeouts) {
 		t.Fatalf("%d rules, timeouts for %d", len(list), len(c.RuleTimeouts))
 	}
@@ -333,7 +333,7 @@ func checkConfig(t *testing.T, c *Config) {
 				t.Errorf("rule %d: ports %v", i+1, p)
 			}
 		}
-		for class, d := range c.RuleTimeouts[i] {
+		for class, d := range c.RuleTimeouts[i].Timeouts {
 			if d <= 0 || d > maxDuration {
 				t.Errorf("rule %d: %s is %s", i+1, conntrack.Timeout(class), d)
 			}

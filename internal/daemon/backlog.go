@@ -13,7 +13,7 @@ import (
 // servers elsewhere nobody knows.
 func (d *daemon) refreshBacklogs() {
 	var unknown []*rules.Rule
-	list := d.config.Ruleset.Rules()
+	list := d.config.Rules
 	for i := range list {
 		if r := &list[i]; r.State == rules.Adaptive && r.Backlog == 0 {
 			unknown = append(unknown, r)

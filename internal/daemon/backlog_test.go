@@ -10,9 +10,9 @@ import (
 
 func TestSmallestBacklog(t *testing.T) {
 	local := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1")}
-	to := func(prefixes ...string) (list rules.Prefixes) {
+	to := func(prefixes ...string) (list rules.Addresses) {
 		for _, p := range prefixes {
-			list = append(list, rules.Prefix{Prefix: netip.MustParsePrefix(p)})
+			list.Prefixes = append(list.Prefixes, rules.Prefix{Prefix: netip.MustParsePrefix(p)})
 		}
 		return list
 	}

@@ -19,6 +19,7 @@ import (
 	"nfqfw/internal/inject"
 	"nfqfw/internal/nfq"
 	"nfqfw/internal/offload"
+	"nfqfw/rules"
 	"nfqfw/synproxy/cookie"
 )
 
@@ -55,7 +56,7 @@ func (d *daemon) now() time.Duration { return time.Since(d.started) }
 // Hooks are the hooks that Run installs for a configuration.
 func Hooks(c *config.Config) hooks.Config {
 	return hooks.Config{
-		Rules: c.Ruleset.Rules(), FirstQueue: firstQueue, LastQueue: firstQueue + uint16(queues(c)) - 1,
+		Rules: c.Rules, FirstQueue: firstQueue, LastQueue: firstQueue + uint16(queues(c)) - 1,
 		Open: c.Daemon.WhenDown == config.Open,
 	}
 }
@@ -123,7 +124,7 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 		d.engine.SetTimestamps(h.Timestamps())
 		// Whoever gets an answer knows that the hooks are in.
 		group.Go(func() error { return server.Serve(failed) })
-		d.log.Info("ready", "rules", len(d.config.Ruleset.Rules()), "queues", queues(d.config), "control", d.config.Daemon.Control)
+		d.log.Info("ready", "rules", len(d.config.Rules), "queues", queues(d.config), "control", d.config.Daemon.Control)
 		d.warnForwards(ctx)
 		select {
 		case <-ctx.Done():
@@ -141,7 +142,7 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 // warnInterfaces tells of interfaces that rules name and that do not exist. They
 // may come later, or be misspelt, and then nothing is limited.
 func (d *daemon) warnInterfaces() {
-	for _, r := range d.config.Ruleset.Rules() {
+	for _, r := range d.config.Rules {
 		for _, name := range r.On {
 			if !d.interfaces.exists(name) {
 				d.log.Warn("no such interface; what comes in by others passes untouched", "rule", r.Name, "interface", name)
@@ -157,7 +158,7 @@ func (d *daemon) warnForwards(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("the nat table is not looked at", "err", err)
 	}
-	for _, err := range hooks.Conflicts(forwards, d.config.Ruleset.Rules()) {
+	for _, err := range hooks.Conflicts(forwards, d.config.Rules) {
 		d.log.Warn("forwarded by nat", "err", err)
 	}
 }
@@ -211,7 +212,7 @@ func joinNew(first, second error) error {
 
 func newEngine(c *config.Config) *engine.Engine {
 	return engine.New(engine.Config{
-		Ruleset: c.Ruleset, Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes,
+		Ruleset: rules.New(c.Rules, nil), Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes,
 		Cookies: c.Cookies.Mode, Start: c.Cookies.Start, End: c.Cookies.End,
 		NewerKey: randomKey(), OlderKey: randomKey(), HashSeed: randomKey()[0],
 	})

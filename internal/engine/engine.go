@@ -14,13 +14,13 @@ import (
 // Config is what an engine is made of.
 type Config struct {
 	Ruleset  *rules.Ruleset
-	Timeouts []conntrack.Timeouts // of each rule, in the ruleset's order
-	States   int                  // how many states there may be
-	SrcNodes int                  // how many sources may be tracked
-	Cookies  synproxy.CookieMode  // when to keep no state before a client has proved itself
-	Start    float64              // the share of half-open states above which what is adaptive proxies, or bakes cookies
-	End      float64              // and under which no more: less than Start
-	NewerKey cookie.Key           // of the cookies: random
+	Timeouts []conntrack.Lifetimes // of each rule, in the ruleset's order
+	States   int                   // how many states there may be
+	SrcNodes int                   // how many sources may be tracked
+	Cookies  synproxy.CookieMode   // when to keep no state before a client has proved itself
+	Start    float64               // the share of half-open states above which what is adaptive proxies, or bakes cookies
+	End      float64               // and under which no more: less than Start
+	NewerKey cookie.Key            // of the cookies: random
 	OlderKey cookie.Key
 	HashSeed uint64 // of the tables: random, unless a run is to be repeated
 }
@@ -28,7 +28,7 @@ type Config struct {
 // Engine decides about packets. It is safe for concurrent use.
 type Engine struct {
 	ruleset  *rules.Ruleset
-	timeouts []conntrack.Timeouts
+	timeouts []conntrack.Lifetimes
 	draining atomic.Bool
 	stamps   atomic.Bool // the kernel can translate timestamps
 	table    *conntrack.Table
@@ -215,7 +215,9 @@ func (v *visit) stateRule() *rules.Rule { return v.ruleOf(v.state) }
 func (e *Engine) ruleOf(s *conntrack.State) *rules.Rule { return &e.ruleset.Rules()[s.Rule-1] }
 
 // lifetime is how long the state lives after it was refreshed.
-func (e *Engine) lifetime(s *conntrack.State) time.Duration { return e.timeouts[s.Rule-1][s.Timeout] }
+func (e *Engine) lifetime(s *conntrack.State) time.Duration {
+	return e.timeouts[s.Rule-1].Timeouts[s.Timeout]
+}
 
 func (e *Engine) pastDue(s *conntrack.State, now time.Duration) bool {
 	return now >= s.Refreshed+e.lifetime(s)

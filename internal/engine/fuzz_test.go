@@ -50,7 +50,7 @@ func newFuzzed(t *testing.T, script *[]byte) *fuzzed {
 		Count: rules.Count(choice >> 2 % 2),
 	}
 	e := New(Config{
-		Ruleset: rules.New([]rules.Rule{r}), Timeouts: []conntrack.Timeouts{conntrack.DefaultTimeouts()},
+		Ruleset: rules.New([]rules.Rule{r}, nil), Timeouts: []conntrack.Lifetimes{{Timeouts: conntrack.DefaultTimeouts()}},
 		States: 6, SrcNodes: 2, Cookies: synproxy.CookieMode(choice >> 3 % 3), Start: 0.4, End: 0.2,
 		NewerKey: cookie.Key{1, 2}, OlderKey: cookie.Key{3, 4},
 	})

@@ -406,6 +406,6 @@ func scenarioConfig(t testing.TB, words []string) Config {
 			}
 		}
 	}
-	c.Ruleset, c.Timeouts = rules.New([]rules.Rule{r}), []conntrack.Timeouts{timeouts}
+	c.Ruleset, c.Timeouts = rules.New([]rules.Rule{r}, nil), []conntrack.Lifetimes{{Timeouts: timeouts}}
 	return c
 }

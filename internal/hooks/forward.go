@@ -158,7 +158,7 @@ func (f *Forward) meetsInterface(r *rules.Rule) bool {
 
 // meeting is where a rule's destinations and others have something in common.
 func meeting(r *rules.Rule, f Family, to []netip.Prefix, ports []rules.PortRange) (at string, ok bool) {
-	addrs := commonPrefixes(addresses(r.To, f), to)
+	addrs := commonPrefixes(addresses(r.To.Prefixes, f), to)
 	port, ok := firstCommonPorts(r.Ports, ports)
 	if len(addrs) == 0 || !ok {
 		return "", false

@@ -40,7 +40,7 @@ func scopesOf(r *rules.Rule, f Family) []scope {
 		ifaces = []string{""}
 	}
 	var list []scope
-	for _, addr := range addresses(r.To, f) {
+	for _, addr := range addresses(r.To.Prefixes, f) {
 		for _, ports := range portLists(r.Ports) {
 			for _, iface := range ifaces {
 				list = append(list, scope{iface: iface, addr: addr, ports: ports})

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,8 +28,8 @@ var golden = map[string]Config{
 	"everything": {LastQueue: 3, Rules: []rules.Rule{{}}},
 	"any_on":     {Rules: []rules.Rule{{On: []string{"eth0", "wan-1"}, To: in("0.0.0.0/0", "::/0")}}},
 	"negated": {Rules: []rules.Rule{
-		{To: rules.Prefixes{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Negated: true}}, Ports: ports(25)},
-		{To: append(in("10.0.0.0/8"), rules.Prefix{Prefix: netip.MustParsePrefix("10.1.0.0/16"), Negated: true}), Ports: ports(26)},
+		{To: in("!10.0.0.0/8"), Ports: ports(25)},
+		{To: in("10.0.0.0/8", "!10.1.0.0/16"), Ports: ports(26)},
 	}},
 	"many_ports": {Rules: []rules.Rule{{Ports: append(ports(
 		1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14), rules.PortRange{First: 100, Last: 200}, rules.PortRange{First: 300, Last: 300},
@@ -42,12 +43,13 @@ var golden = map[string]Config{
 	}},
 }
 
-func in(prefixes ...string) rules.Prefixes {
+func in(prefixes ...string) rules.Addresses {
 	var l rules.Prefixes
 	for _, p := range prefixes {
-		l = append(l, rules.Prefix{Prefix: netip.MustParsePrefix(p)})
+		text, negated := strings.CutPrefix(p, "!")
+		l = append(l, rules.Prefix{Prefix: netip.MustParsePrefix(text), Negated: negated})
 	}
-	return l
+	return rules.Addresses{Prefixes: l}
 }
 
 func ports(list ...uint16) []rules.PortRange {

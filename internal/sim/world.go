@@ -94,7 +94,7 @@ func (w *world) newEngine() *engine.Engine {
 		Ports: []rules.PortRange{{First: serverPort, Last: serverPort}},
 	}
 	return engine.New(engine.Config{
-		Ruleset: rules.New([]rules.Rule{rule}), Timeouts: []conntrack.Timeouts{p.timeouts},
+		Ruleset: rules.New([]rules.Rule{rule}, nil), Timeouts: []conntrack.Lifetimes{{Timeouts: p.timeouts}},
 		States: p.states, SrcNodes: p.sources, Cookies: p.cookies, Start: p.start, End: p.end,
 		NewerKey: cookie.Key{w.rand.Uint64(), 1}, OlderKey: cookie.Key{w.rand.Uint64(), 2}, HashSeed: w.rand.Uint64(),
 	})

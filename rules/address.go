@@ -1,0 +1,61 @@
+package rules
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Prefix is an address range a rule names, or one it takes out.
+type Prefix struct {
+	netip.Prefix
+	Negated bool
+}
+
+// Prefixes is a list of address ranges. An empty one holds every address. An
+// address is in the list if the longest prefix that holds it is not negated,
+// as in a pf table; a list of negated prefixes only holds all others.
+type Prefixes []Prefix
+
+// Contains says whether the address is in the list.
+func (l Prefixes) Contains(a netip.Addr) bool {
+	in, known := l.find(a)
+	return in || !known && l.onlyNegated()
+}
+
+// find looks for the longest prefix that holds the address, if one does, and says
+// whether it is not negated.
+func (l Prefixes) find(a netip.Addr) (in, known bool) {
+	longest := -1
+	for _, p := range l {
+		if p.Bits() >= longest && p.Prefix.Contains(a) {
+			in, known, longest = !p.Negated, true, p.Bits()
+		}
+	}
+	return in, known
+}
+
+func (l Prefixes) onlyNegated() bool {
+	return !slices.ContainsFunc(l, func(p Prefix) bool { return !p.Negated })
+}
+
+// Table is a named set of addresses that may change while rules use it. It is safe
+// for concurrent use, and Contains is fast.
+type Table interface {
+	Contains(netip.Addr) bool
+}
+
+// TableRef is a table that a rule names, or one whose addresses it takes out.
+type TableRef struct {
+	Name    string
+	Negated bool
+}
+
+// Addresses are those that a rule names. The zero value holds every address.
+//
+// A negated table takes an address out, whatever else names it. Of the prefixes the
+// longest decides; what none of them holds is in if a table that is not negated holds
+// it, or if nothing is named but what is taken out.
+type Addresses struct {
+	Prefixes Prefixes
+	Tables   []TableRef
+}
