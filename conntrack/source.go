@@ -1,12 +1,9 @@
 package conntrack
 
 import (
-	"errors"
 	"net/netip"
 	"sync"
-	"sync/atomic"
-
-	"nfqfw/internal/packet"
+	"time"
 )
 
 // SourceKey names a source: a group of client addresses, under one rule or,
@@ -20,128 +17,67 @@ type SourceKey struct {
 // a connection is admitted until it ends or fails, so that handshakes under way
 // cannot together pass the limit.
 type Source struct {
-	Key   SourceKey
-	slots atomic.Int32 // connections that count, those under way included
-	refs  int32        // states that point here; guarded by the shard's lock
+	Key SourceKey
+
+	mu       sync.Mutex // may be taken under any other lock; none is taken under it
+	slots    int        // connections that count, those under way included
+	states   int        // connections that were admitted and are in the table
+	admitted recent     // when they were, as far as a rate needs it
+
+	// Guarded by the lock of the source's shard.
+	created time.Duration
+	refs    int // states that point here, and those who hold it
+	track   time.Duration
+	idle    time.Duration // when the last of refs went; means nothing while there are some
+	nodes   *Nodes        // that it is one of, while there are some
 }
 
 // Slots is the number of connections that count now.
-func (s *Source) Slots() int { return int(s.slots.Load()) }
+func (s *Source) Slots() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slots
+}
 
-// reserve takes a slot unless limit are taken.
-func (s *Source) reserve(limit uint32) bool {
-	for {
-		n := s.slots.Load()
-		if int64(n) >= int64(limit) {
-			return false
-		}
-		if s.slots.CompareAndSwap(n, n+1) {
-			return true
-		}
+// Excess says whether a connection more would pass a limit.
+func (s *Source) Excess(l *Limits, now time.Duration) Excess {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l.excess(s, now)
+}
+
+// admit takes a slot, unless a limit keeps it from that and it is not forced.
+func (s *Source) admit(l *Limits, now time.Duration, force bool) Excess {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	over := l.excess(s, now)
+	if over.Limit != LimitNone && !force {
+		return over
 	}
-}
-
-// ErrSources says that no more sources can be tracked (limits.src_nodes).
-var ErrSources = errors.New("source limit reached")
-
-const sourceShards = 32
-
-// Sources are the sources that have states. It is safe for concurrent use; its
-// locks are taken before a table shard's or without one, never under one.
-type Sources struct {
-	limit  int
-	count  atomic.Int64
-	hash   hasher
-	shards [sourceShards]sourceShard
-}
-
-type sourceShard struct {
-	mu      sync.Mutex
-	sources map[SourceKey]*Source
-	free    []*Source // of sources that went, for those to come
-}
-
-// NewSources makes an empty set that tracks at most limit sources. The seed is
-// random, and is to be kept from clients.
-func NewSources(limit int, seed uint64) *Sources {
-	t := &Sources{limit: limit, hash: newHasher(seed)}
-	for i := range t.shards {
-		t.shards[i].sources = make(map[SourceKey]*Source)
+	s.slots++
+	s.states++
+	if l.Rate.Count > 0 {
+		s.admitted.add(now, int(l.Rate.Count))
 	}
-	return t
+	return over
 }
 
-// Len is the number of sources.
-func (t *Sources) Len() int { return int(t.count.Load()) }
-
-func (t *Sources) shard(k SourceKey) *sourceShard {
-	a := packet.AddrFrom(k.Prefix.Addr())
-	return &t.shards[t.hash.addr(&a)%sourceShards]
+func (s *Source) releaseSlot() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slots--
 }
 
-// Acquire finds or makes a source and holds it; Drop lets it go.
-func (t *Sources) Acquire(k SourceKey) (*Source, error) {
-	sh := t.shard(k)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	s := sh.sources[k]
-	if s == nil {
-		if t.count.Add(1) > int64(t.limit) {
-			t.count.Add(-1)
-			return nil, ErrSources
-		}
-		s = sh.take()
-		s.Key = k
-		sh.sources[k] = s
-	}
-	s.refs++
-	return s, nil
+func (s *Source) releaseState() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.states--
 }
 
-func (sh *sourceShard) take() *Source {
-	n := len(sh.free)
-	if n == 0 {
-		return &Source{}
-	}
-	s := sh.free[n-1]
-	sh.free = sh.free[:n-1]
-	return s
-}
-
-// Drop lets a source go that Acquire returned; the last one out removes it.
-func (t *Sources) Drop(s *Source) {
-	sh := t.shard(s.Key)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	s.refs--
-	if s.refs == 0 {
-		delete(sh.sources, s.Key)
-		sh.free = append(sh.free, s)
-		t.count.Add(-1)
-	}
-}
-
-// Slots is how many connections of a source count now.
-func (t *Sources) Slots(k SourceKey) int {
-	sh := t.shard(k)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if s := sh.sources[k]; s != nil {
-		return s.Slots()
-	}
-	return 0
-}
-
-// Each calls f for every source, holding one shard's lock at a time.
-func (t *Sources) Each(f func(k SourceKey, slots int)) {
-	for i := range t.shards {
-		sh := &t.shards[i]
-		sh.mu.Lock()
-		for k, s := range sh.sources {
-			f(k, s.Slots())
-		}
-		sh.mu.Unlock()
-	}
+// reset makes a source that is not held one that nothing is remembered of.
+func (s *Source) reset(k SourceKey, now time.Duration) {
+	s.Key, s.created, s.track = k, now, 0
+	s.admitted = recent{}
 }
 
 // Bind makes the connection one of a source's. The state holds the source from
@@ -151,32 +87,47 @@ func (s *State) Bind(src *Source) { s.source = src }
 // Bound says whether the connection has a source.
 func (s *State) Bound() bool { return s.source != nil }
 
-// Reserve takes a slot of the connection's source, at most limit in all, and
-// says whether there was one. Without a source there always is; a connection
-// that has a slot keeps it.
-func (s *State) Reserve(limit uint32) bool {
-	if s.source == nil || s.slot {
-		return true
+// Source is the connection's, or nil.
+func (s *State) Source() *Source { return s.source }
+
+// Admit takes a slot of the connection's source, if it has one, unless a limit
+// keeps it from that and it is not forced. A connection that was admitted stays so.
+func (s *State) Admit(l *Limits, now time.Duration, force bool) Excess {
+	if s.admitted {
+		return Excess{}
 	}
-	s.slot = s.source.reserve(limit)
-	return s.slot
+	var over Excess
+	if s.source != nil {
+		over = s.source.admit(l, now, force)
+		if over.Limit != LimitNone && !force {
+			return over
+		}
+		s.slot = true
+	}
+	s.admitted = true
+	return over
 }
+
+// Admitted says whether Admit has admitted the connection. That it counts no more
+// does not change it.
+func (s *State) Admitted() bool { return s.admitted }
 
 // Release gives the connection's slot back, if it has one.
 func (s *State) Release() {
 	if s.slot {
 		s.slot = false
-		s.source.slots.Add(-1)
+		s.source.releaseSlot()
 	}
+}
+
+// Leave takes the connection out of all counts, as if it had been removed.
+func (s *State) Leave() {
+	s.Release()
+	if s.admitted && s.source != nil {
+		s.source.releaseState()
+	}
+	s.admitted = false
 }
 
 // Counts says whether the connection holds a slot.
 func (s *State) Counts() bool { return s.slot }
-
-// Slots is how many slots of the connection's source are taken.
-func (s *State) Slots() int {
-	if s.source == nil {
-		return 0
-	}
-	return s.source.Slots()
-}

@@ -33,11 +33,13 @@ type State struct {
 	Offloaded bool // the kernel has an entry for it that carries the payload
 	Made      bool // and it was told to make it: it did not see the handshake
 	Proxied   bool // the SYN proxy made it
+	Killed    bool // by an operator or a flush: it is not listed, and both sides are being told
 	Pressing  bool // it is one of the half-open states that the table's owner counts
 
 	Handshake Handshake
 	source    *Source
-	slot      bool
+	slot      bool // of the source
+	admitted  bool
 }
 
 // Handshake is what has to be remembered of the handshakes, most of it by the

@@ -18,7 +18,7 @@ const tableShards = 64
 // Table holds the states. Each shard has its own lock; both directions of a
 // connection are in one shard. The hash is seeded: clients choose their tuples.
 type Table struct {
-	limit   int
+	limit   atomic.Int64
 	count   atomic.Int64
 	lastID  atomic.Uint64
 	hash    hasher
@@ -51,13 +51,20 @@ type waiting struct {
 // let go when the last state of theirs is removed. The seed is random, and is
 // to be kept from clients.
 func NewTable(limit int, sources *Sources, seed uint64) *Table {
-	t := &Table{limit: limit, hash: newHasher(seed), sources: sources}
+	t := &Table{hash: newHasher(seed), sources: sources}
+	t.SetLimit(limit)
 	for i := range t.shards {
 		t.shards[i].table = t
 		t.shards[i].index = make(map[packet.Key]uint32)
 	}
 	return t
 }
+
+// SetLimit changes how many states there may be. Those that are stay.
+func (t *Table) SetLimit(limit int) { t.limit.Store(int64(limit)) }
+
+// Limit is how many states there may be.
+func (t *Table) Limit() int { return int(t.limit.Load()) }
 
 // Len is the number of states.
 func (t *Table) Len() int { return int(t.count.Load()) }
@@ -88,7 +95,7 @@ func (sh *Shard) Find(t packet.Tuple) (*State, Dir) {
 
 // Insert adds a state that is not in the table yet, and gives it an ID.
 func (sh *Shard) Insert(s State) (*State, error) {
-	if sh.table.count.Add(1) > int64(sh.table.limit) {
+	if sh.table.count.Add(1) > sh.table.limit.Load() {
 		sh.table.count.Add(-1)
 		return nil, ErrFull
 	}
@@ -128,11 +135,11 @@ func (sh *Shard) Expendable() *State {
 	return oldest
 }
 
-// Remove takes a state out of the table, gives its slot back and returns the
+// Remove takes a state out of the table and of all counts, and returns the
 // source it held, which the caller lets go (Table.Drop) once the shard is
 // unlocked.
 func (sh *Shard) Remove(s *State) *Source {
-	s.Release()
+	s.Leave()
 	src, key := s.source, s.Tuple.Key()
 	i := sh.index[key]
 	delete(sh.index, key)
@@ -144,9 +151,9 @@ func (sh *Shard) Remove(s *State) *Source {
 
 // Drop lets the source of a removed state go; nil is none. It takes a lock of
 // the sources', so no shard may be locked.
-func (t *Table) Drop(src *Source) {
+func (t *Table) Drop(src *Source, now time.Duration) {
 	if src != nil {
-		t.sources.Drop(src)
+		t.sources.Drop(src, now)
 	}
 }
 

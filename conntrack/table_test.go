@@ -3,7 +3,6 @@ package conntrack
 import (
 	"errors"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -86,68 +85,6 @@ func TestLockDoesNotAllocate(t *testing.T) {
 	table := NewTable(10, NewSources(10, 1), 1)
 	if n := testing.AllocsPerRun(100, func() { table.Lock(tuple(7).Key()).Unlock() }); n != 0 {
 		t.Errorf("%v allocations", n)
-	}
-}
-
-func sourceKey(a string) SourceKey { return SourceKey{Rule: 1, Prefix: netip.MustParsePrefix(a)} }
-
-// However many connections try at once, no more than the limit have a slot.
-func TestReserveNeverOvershoots(t *testing.T) {
-	const limit, tries = 10, 1000
-	sources := NewSources(10, 1)
-	states := make([]State, tries)
-	src, err := sources.Acquire(sourceKey("198.51.100.7/32"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range states {
-		states[i].Bind(src)
-	}
-	for range 20 {
-		var wg sync.WaitGroup
-		for i := range states {
-			wg.Go(func() {
-				states[i].Reserve(limit)
-				if n := src.Slots(); n > limit {
-					t.Errorf("%d slots of %d", n, limit)
-				}
-			})
-		}
-		wg.Wait()
-		held := 0
-		for i := range states {
-			if states[i].Counts() {
-				held++
-			}
-			states[i].Release()
-			states[i].Release() // a second time gives nothing back
-		}
-		if held != limit || src.Slots() != 0 {
-			t.Fatalf("%d held, %d left over", held, src.Slots())
-		}
-	}
-}
-
-func TestSourcesAreBoundedAndGo(t *testing.T) {
-	sources := NewSources(1, 1)
-	first, err := sources.Acquire(sourceKey("198.51.100.7/32"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := sources.Acquire(sourceKey("198.51.100.7/32"))
-	if err != nil || again != first {
-		t.Fatalf("again: %v, %v", again, err)
-	}
-	if _, err := sources.Acquire(sourceKey("198.51.100.8/32")); !errors.Is(err, ErrSources) {
-		t.Errorf("second source: %v", err)
-	}
-	sources.Drop(first)
-	sources.Drop(again)
-	if sources.Len() != 0 {
-		t.Errorf("%d sources left", sources.Len())
-	}
-	if _, err := sources.Acquire(sourceKey("198.51.100.8/32")); err != nil {
-		t.Errorf("after the first went: %v", err)
 	}
 }
 

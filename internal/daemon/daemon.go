@@ -211,11 +211,15 @@ func joinNew(first, second error) error {
 }
 
 func newEngine(c *config.Config) *engine.Engine {
-	return engine.New(engine.Config{
+	seeds := engine.Seeds{NewerKey: randomKey(), OlderKey: randomKey(), Hash: randomKey()[0]}
+	return engine.New(engineConfig(c), seeds)
+}
+
+func engineConfig(c *config.Config) engine.Config {
+	return engine.Config{
 		Ruleset: rules.New(c.Rules, nil), Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes,
 		Cookies: c.Cookies.Mode, Start: c.Cookies.Start, End: c.Cookies.End,
-		NewerKey: randomKey(), OlderKey: randomKey(), HashSeed: randomKey()[0],
-	})
+	}
 }
 
 func randomKey() cookie.Key {

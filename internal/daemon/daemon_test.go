@@ -84,7 +84,7 @@ func TestInfo(t *testing.T) {
 	if fmt.Sprint(got.Losses) != losses {
 		t.Errorf("losses %v, want %s", got.Losses, losses)
 	}
-	const order = "match bad-offset fragment short normalize memory ip-option proto-cksum tcp-option state-mismatch src-limit synproxy max-src-conn block"
+	const order = "match bad-offset fragment short normalize memory ip-option proto-cksum tcp-option state-mismatch src-limit synproxy max-src-conn max-src-conn-rate max-src-states max-src-nodes max block"
 	if !strings.HasPrefix(strings.Join(names, " ")+" ", order+" ") {
 		t.Errorf("counters %v, want %s …", names, order)
 	}
@@ -98,7 +98,7 @@ func TestListed(t *testing.T) {
 			Src: conntrack.Peer{State: conntrack.FinWait2, SeqLo: 5, SeqHi: 8, WScale: 7, HasWScale: true},
 			Dst: conntrack.Peer{State: conntrack.Established, SeqLo: 6, SeqHi: 9},
 		},
-		RuleName: "web", Age: 1500 * time.Millisecond, ExpiresIn: 30 * time.Second, Counting: true,
+		RuleName: "web", RuleNumber: 1, Age: 1500 * time.Millisecond, ExpiresIn: 30 * time.Second, Counting: true,
 	}
 	d := newDaemon(t, "")
 	seven := uint8(7)

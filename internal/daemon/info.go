@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"nfqfw/conntrack"
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/nfq"
@@ -16,8 +15,6 @@ import (
 
 // info answers "nfqfw info".
 func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error) error {
-	sources := 0
-	d.engine.Sources(func(conntrack.SourceKey, int) { sources++ })
 	losses, err := d.losses()
 	if err != nil {
 		return fmt.Errorf("info: %w", err)
@@ -25,8 +22,9 @@ func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error
 	limits := d.config.Limits
 	return send(&control.Info{
 		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Counters: d.counters(), Losses: losses,
+		Evicted:    d.engine.Counters().Evicted.Load(),
 		States:     control.Usage{Current: d.engine.Len(), Limit: limits.States},
-		Sources:    control.Usage{Current: sources, Limit: limits.SrcNodes},
+		Sources:    control.Usage{Current: d.engine.SourceLen(), Limit: limits.SrcNodes},
 		Syncookies: d.syncookies(), Adaptive: d.adaptive(),
 	})
 }

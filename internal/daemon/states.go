@@ -61,7 +61,7 @@ func (d *daemon) listed(l *engine.Listed) *control.State {
 		ID: fmt.Sprintf("%016x", l.ID), Interface: d.interfaces.link(l.InDev).name, Protocol: "tcp",
 		Source: listedPeer(&l.Src, 0), Dest: listedPeer(&l.Dst, uint32(l.SeqDiff)),
 		State: l.Dst.State.String() + ":" + l.Src.State.String(), Counts: l.Counting, Proxied: l.Proxied,
-		Rule: l.RuleName, Number: l.Rule, Timeout: l.Timeout.String(),
+		Rule: l.RuleName, Number: uint32(l.RuleNumber), Timeout: l.Timeout.String(),
 		Age: l.Age.Round(time.Millisecond).Seconds(), Expires: l.ExpiresIn.Round(time.Millisecond).Seconds(),
 	}
 	if l.ShakingHands() {

@@ -68,7 +68,7 @@ func (x *executor) carryOut(d *engine.Decision) {
 	if err := x.order(&d.Offload); err != nil {
 		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Offload.Tuple, "err", err) })
 		if d.Offload.Join {
-			x.engine.Abort(d.Offload.Tuple, d)
+			x.engine.Abort(x.now(), d.Offload.Tuple, d)
 		}
 	}
 	segments := d.Segments()
@@ -192,7 +192,7 @@ func (w *worker) query(t packet.Tuple) packet.Kernel {
 func (w *worker) logDrop() {
 	d := &w.decision
 	level := slog.LevelDebug
-	if d.Reason == packet.ReasonMaxSrcConn || d.Reason == packet.ReasonSrcLimit || d.Reason == packet.ReasonMemory {
+	if d.Refusal.Limit > 0 {
 		level = slog.LevelInfo
 	}
 	if !w.log.Enabled(context.Background(), level) {
@@ -201,11 +201,11 @@ func (w *worker) logDrop() {
 	w.unlogged++
 	w.refused.Do(func() {
 		attrs := []any{"reason", d.Reason, "tuple", w.packet.Tuple, "flags", w.packet.Flags}
-		if d.Rule != "" {
-			attrs = append(attrs, "rule", d.Rule)
+		if r := &d.Refusal; r.Rule != "" {
+			attrs = append(attrs, "rule", r.Rule)
 		}
-		if d.Limit > 0 {
-			attrs = append(attrs, "connections", d.Slots, "limit", d.Limit)
+		if r := &d.Refusal; r.Limit > 0 {
+			attrs = append(attrs, "connections", r.Count, "limit", r.Limit)
 		}
 		if w.unlogged > 1 {
 			attrs = append(attrs, "not_logged_before", w.unlogged-1)

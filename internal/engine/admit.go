@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"errors"
+
 	"nfqfw/conntrack"
 	"nfqfw/internal/packet"
 	"nfqfw/rules"
@@ -11,57 +13,123 @@ import (
 type admission uint8
 
 const (
-	admitted admission = iota
-	denied
-	postponed // nothing was decided: the source has to be held first
+	admitted  admission = iota
+	denied              // and refused: there is no state any more
+	postponed           // nothing was decided: the source has to be held first
 )
 
-// sourceKey is what a client counts under.
-func sourceKey(r *rules.Rule, client packet.Addr) conntrack.SourceKey {
-	k := conntrack.SourceKey{Prefix: r.Source(client)}
-	if r.SourceTrack == rules.TrackRule {
-		k.Rule = uint32(r.Number)
+// reasons name the limits of a source.
+var reasons = [...]packet.Reason{
+	conntrack.LimitConns: packet.ReasonMaxSrcConn, conntrack.LimitStates: packet.ReasonMaxSrcStates,
+	conntrack.LimitRate: packet.ReasonMaxSrcConnRate, conntrack.LimitNodes: packet.ReasonMaxSrcNodes,
+}
+
+// excess finds a limit that a SYN's connection would pass, if its client were to
+// prove itself. One that would put the client into a table is left for then: a SYN may
+// be in the name of another.
+func (v *visit) excess() (over Refusal, found bool) {
+	x := v.rule
+	n := x.admitted.Load()
+	overloads := x.Overload != "" && (v.over.Limit == conntrack.LimitConns || v.over.Limit == conntrack.LimitRate)
+	switch {
+	case x.CountOnly:
+	case x.Max > 0 && n >= int64(x.Max):
+		return Refusal{Reason: packet.ReasonMax, Count: uint64(n), Limit: uint64(x.Max)}, true
+	case v.over.Limit != conntrack.LimitNone && !overloads:
+		return x.refusal(v.over), true
 	}
-	return k
+	return Refusal{}, false
+}
+
+// refusal is for a source that has as much as the rule allows.
+func (x *entry) refusal(over conntrack.Excess) Refusal {
+	r := Refusal{Reason: reasons[over.Limit], Count: uint64(over.Count), Limit: uint64(over.Of)}
+	if over.Limit == conntrack.LimitRate {
+		r.Window = x.limits.Rate.Window
+	}
+	return r
 }
 
 // admit is the only way for a connection to come to its server, whether its
 // handshake was kept, proxied or taken up from a cookie. Who is admitted holds
-// a slot of its source from here on.
+// a slot of its source from here on. Who is denied is refused.
 func (v *visit) admit() admission {
-	r := v.stateRule()
-	if r.MaxSrcConn == 0 {
+	if v.state.Admitted() {
 		return admitted
 	}
-	if !v.state.Bound() {
-		if v.refused != nil {
+	x := v.stateRule()
+	if x.limits.Any() && !v.state.Bound() {
+		if a := v.bind(x); a != admitted {
+			return a
+		}
+	}
+	if x.enter(x.Max, x.CountOnly) {
+		over := Refusal{Reason: packet.ReasonMax, Count: uint64(x.Max), Limit: uint64(x.Max)}
+		if !x.CountOnly {
+			v.deny(over)
 			return denied
 		}
-		key := sourceKey(r, v.state.Tuple.Src)
-		if v.source == nil || v.source.Key != key {
-			v.wants, v.want = true, key
-			return postponed
-		}
-		v.state.Bind(v.source)
-		v.source = nil
+		v.note(x, over)
 	}
-	if v.state.Reserve(r.MaxSrcConn) {
+	over := v.state.Admit(&x.limits, v.now, x.CountOnly)
+	if over.Limit == conntrack.LimitNone {
 		return admitted
 	}
+	if x.CountOnly {
+		v.note(x, x.refusal(over))
+		return admitted
+	}
+	x.admitted.Add(-1)
+	v.overload(x, over)
+	v.deny(x.refusal(over))
 	return denied
 }
 
-// deny refuses the packet's connection and forgets it.
-func (v *visit) deny() {
-	v.rule, v.slots = v.stateRule(), v.state.Slots()
-	kept := !v.state.Proxied
-	reason := packet.ReasonMaxSrcConn
-	if v.refused != nil {
-		reason = packet.ReasonSrcLimit
+// bind makes the state one of its source's, which may have to be held first. If it
+// cannot be, the connection is denied, or goes without.
+func (v *visit) bind(x *entry) admission {
+	key := x.sourceKey(v.state.Tuple.Src)
+	switch {
+	case v.source != nil && v.source.Key == key:
+		v.state.Bind(v.source)
+		v.source = nil
+		return admitted
+	case v.refused == nil || v.wanted != key:
+		v.wants, v.wanted, v.wantedBy = true, key, x
+		return postponed
 	}
+	over := v.refusedSource(x)
+	if x.CountOnly {
+		v.note(x, over)
+		return admitted
+	}
+	v.deny(over)
+	return denied
+}
+
+// refusedSource is for a source that there is no room for.
+func (v *visit) refusedSource(x *entry) Refusal {
+	if errors.Is(v.refused, conntrack.ErrNodes) {
+		return Refusal{Reason: packet.ReasonMaxSrcNodes, Count: uint64(x.MaxSrcNodes), Limit: uint64(x.MaxSrcNodes)}
+	}
+	n := uint64(v.sources.Limit())
+	return Refusal{Reason: packet.ReasonSrcLimit, Count: n, Limit: n}
+}
+
+// overload orders that the source be put into the rule's table.
+func (v *visit) overload(x *entry, over conntrack.Excess) {
+	if x.Overload != "" && (over.Limit == conntrack.LimitConns || over.Limit == conntrack.LimitRate) {
+		v.d.Overload = Overload{Table: x.Overload, Prefix: x.Source(v.state.Tuple.Src), Flush: x.Flush, Rule: x.Name}
+	}
+}
+
+// deny refuses the packet's connection and forgets it.
+func (v *visit) deny(over Refusal) {
+	v.rule = v.stateRule()
+	kept := !v.state.Proxied
 	tuple, next := v.state.Tuple, v.state.Src.SeqLo
 	v.remove()
-	v.refuse(reason)
+	v.refuse(over)
 	if kept {
 		// The server has answered, and the kernel knows of it.
 		v.d.emit(synproxy.Reset(tuple, next))
@@ -70,13 +138,27 @@ func (v *visit) deny() {
 }
 
 // refuse drops the packet, and tells its sender if the rule says so.
-func (v *visit) refuse(reason packet.Reason) {
-	v.d.drop(reason)
-	v.d.Rule = v.rule.Name
-	if reason == packet.ReasonMaxSrcConn {
-		v.d.Slots, v.d.Limit = v.slots, v.rule.MaxSrcConn
-	}
+func (v *visit) refuse(over Refusal) {
+	v.d.drop(over.Reason)
+	over.Enforced = true
+	v.note(v.rule, over)
+	v.tell()
+}
+
+// tell says to a refused packet's sender that it is, unless the rule keeps silent.
+func (v *visit) tell() {
 	if v.rule.Refuse == rules.RefuseReset && !v.p.Flags.Has(packet.RST) {
 		v.d.emit(synproxy.Refusal(v.p))
 	}
+}
+
+// note counts a refusal, and has the caller report it.
+func (v *visit) note(x *entry, over Refusal) {
+	over.Rule = x.Name
+	counters := &x.wouldRefuse
+	if over.Enforced {
+		counters = &x.refused
+	}
+	counters[over.Reason].Add(1)
+	v.d.Refusal = over
 }

@@ -24,7 +24,7 @@ type flow struct {
 
 func newFlow(c Config) *flow {
 	return &flow{
-		engine: New(c), decoder: wire.NewDecoder(), buffer: make([]byte, 0, 256),
+		engine: New(c, scenarioSeeds), decoder: wire.NewDecoder(), buffer: make([]byte, 0, 256),
 		client: packet.TupleFrom(netip.AddrPortFrom(scenarioClient, 40000), scenarioServer),
 	}
 }

@@ -1,6 +1,12 @@
 package engine
 
-import "nfqfw/internal/packet"
+import (
+	"net/netip"
+	"time"
+
+	"nfqfw/internal/packet"
+	"nfqfw/rules"
+)
 
 // Decision is what is to be done about a packet. It is reused from packet to
 // packet.
@@ -8,14 +14,32 @@ type Decision struct {
 	Verdict packet.Verdict
 	Mark    packet.Mark   // for a packet that passes
 	Reason  packet.Reason // why it was not passed
-	Rule    string        // the rule that refused
-	Slots   int           // how many slots the source had taken when it was refused
-	Limit   uint32        // and how many it may have
 	Offload packet.Offload
 	Evicted packet.Offload // before that: for a state that made room
 
+	Refusal  Refusal  // what is to be reported; its Reason is ReasonMatch if nothing is
+	Overload Overload // what is to be done; its Table is empty if nothing is
+
 	segments [2]packet.Segment // no packet calls for more
 	count    int
+}
+
+// Refusal is that a rule or a limit refuses a connection, or would.
+type Refusal struct {
+	Reason   packet.Reason
+	Rule     string
+	Count    uint64        // how many there are, if a limit refuses
+	Limit    uint64        // and how many there may be
+	Window   time.Duration // in so long a time, if the limit is a rate
+	Enforced bool          // else the rule is one that only counts (enforce = false)
+}
+
+// Overload is that a source has passed a limit of a rule that puts it into a table.
+type Overload struct {
+	Table  string
+	Prefix netip.Prefix
+	Flush  rules.Flush
+	Rule   string // the rule, for FlushRule
 }
 
 // Segments are to be sent, in this order, after the offload order and before

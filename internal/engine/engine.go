@@ -11,37 +11,27 @@ import (
 	"nfqfw/synproxy/cookie"
 )
 
-// Config is what an engine is made of.
-type Config struct {
-	Ruleset  *rules.Ruleset
-	Timeouts []conntrack.Lifetimes // of each rule, in the ruleset's order
-	States   int                   // how many states there may be
-	SrcNodes int                   // how many sources may be tracked
-	Cookies  synproxy.CookieMode   // when to keep no state before a client has proved itself
-	Start    float64               // the share of half-open states above which what is adaptive proxies, or bakes cookies
-	End      float64               // and under which no more: less than Start
-	NewerKey cookie.Key            // of the cookies: random
+// Seeds are an engine's randomness, to be kept from clients. A run is repeated with
+// the same.
+type Seeds struct {
+	NewerKey cookie.Key // of the cookies
 	OlderKey cookie.Key
-	HashSeed uint64 // of the tables: random, unless a run is to be repeated
+	Hash     uint64 // of the tables
 }
 
 // Engine decides about packets. It is safe for concurrent use.
 type Engine struct {
-	ruleset  *rules.Ruleset
-	timeouts []conntrack.Lifetimes
+	rules    atomic.Pointer[ruleset]
 	draining atomic.Bool
 	stamps   atomic.Bool // the kernel can translate timestamps
 	table    *conntrack.Table
 	sources  *conntrack.Sources
+	nodes    conntrack.Nodes // sources that count for all rules that track globally
 	jar      *cookie.Jar
 	servers  *synproxy.Servers
 	counters Counters
-
-	cookies   synproxy.CookieMode
-	marks     marks
-	states    int // how many there may be
-	total     pressure
-	pressures []pressure // by rule
+	total    pressure
+	killed   atomic.Int64 // states in the table that were killed
 
 	// Tick's own, which only one goroutine calls:
 	turn     int
@@ -61,18 +51,14 @@ type Counters struct {
 }
 
 // New makes an engine without states.
-func New(c Config) *Engine {
-	sources := conntrack.NewSources(c.SrcNodes, c.HashSeed)
+func New(c Config, r Seeds) *Engine {
+	sources := conntrack.NewSources(c.SrcNodes, r.Hash)
 	e := &Engine{
-		ruleset: c.Ruleset, timeouts: c.Timeouts, cookies: c.Cookies,
-		table: conntrack.NewTable(c.States, sources, c.HashSeed), sources: sources,
-		jar: cookie.NewJar(c.NewerKey, c.OlderKey), servers: synproxy.NewServers(),
-		states: c.States, marks: marks{c.Start, c.End}, pressures: make([]pressure, len(c.Ruleset.Rules())),
+		table: conntrack.NewTable(c.States, sources, r.Hash), sources: sources,
+		jar: cookie.NewJar(r.NewerKey, r.OlderKey), servers: synproxy.NewServers(),
 	}
-	e.total.capacity.Store(int64(c.States))
-	for i := range e.pressures {
-		e.SetBacklog(i+1, 0)
-	}
+	e.rules.Store(&ruleset{})
+	e.Reload(0, c)
 	return e
 }
 
@@ -109,8 +95,8 @@ func (e *Engine) Counters() *Counters { return &e.counters }
 func (e *Engine) RotateKey(k cookie.Key) {
 	e.jar.Rotate(k)
 	e.total.rotate()
-	for i := range e.pressures {
-		e.pressures[i].rotate()
+	for _, x := range e.rules.Load().byNumber {
+		x.pressure.rotate()
 	}
 }
 
@@ -123,16 +109,17 @@ type visit struct {
 	shard *conntrack.Shard
 	state *conntrack.State // nil: none
 	dir   conntrack.Dir
-	rule  *rules.Rule // what the packet's tuple matches; set if there is no state, or for a SYN
-	slots int         // how many slots a SYN's source has taken
+	rule  *entry           // what the packet's tuple matches; set if there is no state, or for a SYN
+	over  conntrack.Excess // of a SYN's source
 
-	source  *conntrack.Source // held for the state to bind
-	wants   bool              // hold the source of this key, then look again
-	want    conntrack.SourceKey
-	refused error                // it cannot be held
-	removed [2]*conntrack.Source // of states removed
-	evicted *conntrack.Source    // of one that made room
-	kept    bool                 // one of them was kept, and the kernel may have an entry of it
+	source   *conntrack.Source // held for the state to bind
+	wants    bool              // hold this source for a state of this rule, then look again
+	wanted   conntrack.SourceKey
+	wantedBy *entry
+	refused  error                // why it cannot be held
+	removed  [2]*conntrack.Source // of states removed
+	evicted  *conntrack.Source    // of one that made room
+	kept     bool                 // one of them was kept, and the kernel may have an entry of it
 }
 
 // Handle decides about a packet. If the decision orders a query, the caller
@@ -145,26 +132,26 @@ func (e *Engine) Handle(now time.Duration, p *packet.Packet, d *Decision) {
 	}
 	v.look()
 	for v.wants {
-		v.wants = false
-		v.table.Drop(v.source) // the state it was for is another by now
-		v.source, v.refused = e.sources.Acquire(v.want)
+		v.holdSource()
 		v.look()
 	}
 	v.letGo()
 	v.count()
 }
 
-// matchSYN finds out, before any lock of the table, what a SYN will need.
-func (v *visit) matchSYN() {
-	v.rule = v.ruleset.Match(v.p.InName, v.p.Tuple)
-	if v.rule != nil && v.rule.MaxSrcConn > 0 {
-		v.slots = v.sources.Slots(sourceKey(v.rule, v.p.Src))
-	}
+func (v *visit) holdSource() {
+	v.wants = false
+	v.table.Drop(v.source, v.now) // the state it was for is another by now
+	x := v.wantedBy
+	v.source, v.refused = v.sources.Acquire(v.wanted, v.nodesOf(x), &x.limits, v.now, x.CountOnly)
 }
 
-// full says whether a SYN's source has no slot left.
-func (v *visit) full() bool {
-	return v.rule.MaxSrcConn > 0 && v.slots >= int(v.rule.MaxSrcConn)
+// matchSYN finds out, before any lock of the table, what a SYN will need.
+func (v *visit) matchSYN() {
+	v.rule = v.rules.Load().find(v.p)
+	if x := v.rule; x != nil && x.limits.Any() {
+		v.over = v.sources.Excess(x.sourceKey(v.p.Src), v.nodesOf(x), &x.limits, v.now)
+	}
 }
 
 func (v *visit) look() {
@@ -192,10 +179,10 @@ func (v *visit) look() {
 
 // letGo gives back what is not needed, now that no shard is locked.
 func (v *visit) letGo() {
-	v.table.Drop(v.source)
-	v.table.Drop(v.evicted)
+	v.table.Drop(v.source, v.now)
+	v.table.Drop(v.evicted, v.now)
 	for _, s := range v.removed {
-		v.table.Drop(s)
+		v.table.Drop(s, v.now)
 	}
 }
 
@@ -210,13 +197,17 @@ func (v *visit) count() {
 }
 
 // stateRule is the rule that made the state.
-func (v *visit) stateRule() *rules.Rule { return v.ruleOf(v.state) }
+func (v *visit) stateRule() *entry { return v.ruleOf(v.state) }
 
-func (e *Engine) ruleOf(s *conntrack.State) *rules.Rule { return &e.ruleset.Rules()[s.Rule-1] }
-
-// lifetime is how long the state lives after it was refreshed.
+// lifetime is how long the state lives after it was refreshed, with as many states as
+// there are now.
 func (e *Engine) lifetime(s *conntrack.State) time.Duration {
-	return e.timeouts[s.Rule-1].Timeouts[s.Timeout]
+	x := e.ruleOf(s)
+	states := e.table.Len()
+	if x.lifetimes.OwnScaling {
+		states = int(x.states.Load())
+	}
+	return x.lifetimes.Scale(x.lifetimes.Timeouts[s.Timeout], states)
 }
 
 func (e *Engine) pastDue(s *conntrack.State, now time.Duration) bool {
@@ -258,11 +249,11 @@ func (v *visit) remove() {
 	if v.standsFor(v.state) {
 		v.d.Offload = deleteEntry(v.state.Tuple)
 	}
-	if v.state.Counts() {
-		v.slots--
-	}
 	v.kept = v.kept || v.state.Offloaded && !v.state.Proxied
 	src := v.forget(v.shard, v.state)
+	if v.over.Limit != conntrack.LimitNone && src != nil && src.Key == v.rule.sourceKey(v.p.Src) {
+		v.over = src.Excess(&v.rule.limits, v.now)
+	}
 	if v.removed[0] == nil {
 		v.removed[0] = src
 	} else {
@@ -274,20 +265,37 @@ func (v *visit) remove() {
 // forget takes a state out of the table, and returns the source it held.
 func (e *Engine) forget(sh *conntrack.Shard, s *conntrack.State) *conntrack.Source {
 	e.relieve(s)
+	e.leave(s)
+	if s.Killed {
+		e.killed.Add(-1)
+	}
+	e.ruleOf(s).states.Add(-1)
 	return sh.Remove(s)
+}
+
+// leave takes a state out of all limits, as if it were removed.
+func (e *Engine) leave(s *conntrack.State) {
+	if s.Admitted() {
+		e.ruleOf(s).admitted.Add(-1)
+	}
+	s.Leave()
 }
 
 // insert puts a state into the table for the packet's connection.
 func (v *visit) insert(s conntrack.State) bool {
-	s.Rule = uint32(v.rule.Number)
+	s.Rule = v.rule.id
 	state, err := v.shard.Insert(s)
 	if err != nil && v.makeRoom() {
 		state, err = v.shard.Insert(s)
 	}
 	if err != nil {
+		limit := uint64(v.table.Limit())
 		v.d.drop(packet.ReasonMemory)
+		v.note(v.rule, Refusal{Reason: packet.ReasonMemory, Count: limit, Limit: limit, Enforced: true})
 		return false
 	}
+	v.rule.states.Add(1)
+	v.rule.created.Add(1)
 	v.state = state
 	return true
 }

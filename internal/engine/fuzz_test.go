@@ -52,8 +52,7 @@ func newFuzzed(t *testing.T, script *[]byte) *fuzzed {
 	e := New(Config{
 		Ruleset: rules.New([]rules.Rule{r}, nil), Timeouts: []conntrack.Lifetimes{{Timeouts: conntrack.DefaultTimeouts()}},
 		States: 6, SrcNodes: 2, Cookies: synproxy.CookieMode(choice >> 3 % 3), Start: 0.4, End: 0.2,
-		NewerKey: cookie.Key{1, 2}, OlderKey: cookie.Key{3, 4},
-	})
+	}, scenarioSeeds)
 	e.SetTimestamps(choice&0x80 != 0)
 	return &fuzzed{t: t, engine: e, numbers: []seqnum.Value{100, 101, 500, 501}}
 }
@@ -76,7 +75,7 @@ func (z *fuzzed) step(script *[]byte) {
 	case b >= 0xf0:
 		z.engine.RotateKey(cookie.Key{uint64(b), uint64(len(*script))})
 	case b == 0xef:
-		z.engine.Abort(tupleOf(next(script)), &Decision{})
+		z.engine.Abort(z.now, tupleOf(next(script)), &Decision{})
 	default:
 		z.handle(z.packet(b, script))
 	}
@@ -181,7 +180,7 @@ func (z *fuzzed) recount() {
 				halfOpen++
 			}
 			if s.Counts() {
-				slots[sourceKey(z.engine.ruleOf(s), s.Tuple.Src)]++
+				slots[z.engine.ruleOf(s).sourceKey(s.Tuple.Src)]++
 			}
 		})
 		sh.Unlock()
@@ -189,15 +188,16 @@ func (z *fuzzed) recount() {
 	if states != z.engine.Len() || states > 6 {
 		z.t.Fatalf("%d states, the table says %d, at most 6", states, z.engine.Len())
 	}
-	for _, p := range z.engine.pressuresOf(1) {
+	for _, p := range z.engine.pressuresOf(z.engine.rules.Load().byID[0]) {
 		if n := p.states.Load(); int(n) != halfOpen {
 			z.t.Fatalf("%d half-open, the switch says %d", halfOpen, n)
 		}
 	}
-	z.engine.Sources(func(k conntrack.SourceKey, n int) {
-		if n != slots[k] || n > fuzzLimit {
-			z.t.Fatalf("%v: %d slots, %d states that count, limit %d", k, n, slots[k], fuzzLimit)
+	_ = z.engine.Sources(z.now, func(l *ListedSource) error {
+		if n := l.Conns; n != slots[l.Key] || n > fuzzLimit {
+			z.t.Fatalf("%v: %d slots, %d states that count, limit %d", l.Key, n, slots[l.Key], fuzzLimit)
 		}
+		return nil
 	})
 }
 
@@ -211,7 +211,9 @@ func (z *fuzzed) drain() {
 	if n := z.engine.Len(); n != 0 {
 		z.t.Fatalf("%d states are left", n)
 	}
-	z.engine.Sources(func(k conntrack.SourceKey, n int) { z.t.Fatalf("source %v is left", k) })
+	if n := z.engine.SourceLen(); n > 0 {
+		z.t.Fatalf("%d sources are left", n)
+	}
 	if z.engine.total.on.Load() && z.engine.total.states.Load() == 0 && !z.engine.total.cookiesLive() {
 		z.t.Fatal("the switch is left on")
 	}

@@ -1,18 +1,23 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/rules"
 )
 
 // Listed is a state as a listing shows it: a copy, taken at one moment.
 type Listed struct {
 	conntrack.State
-	RuleName  string
-	Age       time.Duration
-	ExpiresIn time.Duration
-	Counting  bool // it holds a slot of its source
+	RuleName   string
+	RuleNumber int  // in the file, from 1
+	Gone       bool // the rule has vanished by a reload
+	Age        time.Duration
+	ExpiresIn  time.Duration
+	Counting   bool // it holds a slot of its source
 }
 
 // States calls f for every state. It copies one shard at a time and holds its
@@ -23,11 +28,12 @@ func (e *Engine) States(now time.Duration, f func(*Listed) error) error {
 		batch = e.copyShard(i, batch[:0])
 		for j := range batch {
 			s := &batch[j]
-			if e.pastDue(s, now) && !s.Offloaded {
+			if s.Killed || e.pastDue(s, now) && !s.Offloaded {
 				continue
 			}
+			x := e.ruleOf(s)
 			l := Listed{
-				State: *s, RuleName: e.ruleOf(s).Name, Age: now - s.Created, Counting: s.Counts(),
+				State: *s, RuleName: x.Name, RuleNumber: x.Number, Gone: x.gone, Age: now - s.Created, Counting: s.Counts(),
 				ExpiresIn: max(s.Refreshed+e.lifetime(s)-now, 0),
 			}
 			if err := f(&l); err != nil {
@@ -45,8 +51,102 @@ func (e *Engine) copyShard(i int, into []conntrack.State) []conntrack.State {
 	return into
 }
 
-// Len is the number of states.
-func (e *Engine) Len() int { return e.table.Len() }
+// Len is the number of states that are listed.
+func (e *Engine) Len() int { return e.table.Len() - int(e.killed.Load()) }
 
-// Sources calls f for every source, with the number of its slots taken.
-func (e *Engine) Sources(f func(conntrack.SourceKey, int)) { e.sources.Each(f) }
+// SourceLen is the number of sources, those included that are only remembered.
+func (e *Engine) SourceLen() int { return e.sources.Len() }
+
+// ListedSource is a source as a listing shows it.
+type ListedSource struct {
+	Key       conntrack.SourceKey
+	Rule      string // empty: of all rules that track globally
+	Conns     int    // connections that count
+	States    int    // connections that were admitted and have a state
+	Recent    int    // connections admitted in the rate's window
+	Rate      rules.Rate
+	Age       time.Duration
+	ExpiresIn time.Duration // of a source without states
+}
+
+// Sources calls f for every source.
+func (e *Engine) Sources(now time.Duration, f func(*ListedSource) error) error {
+	window := func(k conntrack.SourceKey) time.Duration { return e.rateOf(k).Window }
+	return e.sources.Each(now, window, func(s *conntrack.SourceView) error {
+		l := ListedSource{
+			Key: s.Key, Conns: s.Conns, States: s.States, Recent: s.Recent, Rate: e.rateOf(s.Key),
+			Age: now - s.Created, ExpiresIn: max(s.Expires-now, 0),
+		}
+		if s.Key.Rule != 0 {
+			l.Rule = e.rules.Load().byID[s.Key.Rule-1].Name
+		}
+		return f(&l)
+	})
+}
+
+// rateOf is the rate that a source is judged by: if by several, that which looks back
+// farthest.
+func (e *Engine) rateOf(k conntrack.SourceKey) (rate rules.Rate) {
+	s := e.rules.Load()
+	if k.Rule != 0 {
+		return s.byID[k.Rule-1].MaxSrcConnRate
+	}
+	for _, x := range s.byNumber {
+		if x.SourceTrack == rules.TrackGlobal && x.MaxSrcConnRate.Window > rate.Window {
+			rate = x.MaxSrcConnRate
+		}
+	}
+	return rate
+}
+
+// ListedRule is a rule as a listing shows it.
+type ListedRule struct {
+	Rule        *rules.Rule
+	Lifetimes   conntrack.Lifetimes
+	Gone        bool   // it vanished by a reload, and its states finish
+	Evaluations uint64 // packets without a state that it decided about
+	Created     uint64 // states, since the start
+	States      int
+	Nodes       int // sources with states; 0 if it tracks globally
+	Refused     [packet.ReasonCount]uint64
+	WouldRefuse [packet.ReasonCount]uint64 // with enforce = false
+}
+
+// Rules calls f for every rule in order, and then for those that have vanished and
+// have states yet.
+func (e *Engine) Rules(f func(*ListedRule) error) error {
+	s := e.rules.Load()
+	list := slices.Clone(s.byNumber)
+	for _, x := range s.byID {
+		if x != nil && x.gone && x.states.Load() > 0 {
+			list = append(list, x)
+		}
+	}
+	for _, x := range list {
+		if err := f(x.listed()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *entry) listed() *ListedRule {
+	l := &ListedRule{
+		Rule: x.Rule, Lifetimes: x.lifetimes, Gone: x.gone, Evaluations: x.evaluations.Load(), Created: x.created.Load(),
+		States: int(x.states.Load()), Nodes: x.nodes.Len(),
+	}
+	for i := range l.Refused {
+		l.Refused[i], l.WouldRefuse[i] = x.refused[i].Load(), x.wouldRefuse[i].Load()
+	}
+	return l
+}
+
+// HasStates says of a rule that has vanished whether states of it finish yet.
+func (e *Engine) HasStates(name string) bool {
+	for _, x := range e.rules.Load().byID {
+		if x != nil && x.Name == name {
+			return x.states.Load() > 0
+		}
+	}
+	return false
+}

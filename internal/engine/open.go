@@ -17,7 +17,7 @@ import (
 // packet of the client's to gain, and that one is.
 func (v *visit) open() {
 	if v.rule == nil {
-		v.rule = v.ruleset.Match(v.p.InName, v.p.Tuple)
+		v.rule = v.rules.Load().find(v.p)
 	}
 	switch {
 	case v.rule == nil:
@@ -30,16 +30,18 @@ func (v *visit) open() {
 		v.d.pass(packet.MarkSeen) // it can only end what the server still holds
 	case v.openCookie():
 	default:
-		v.refuse(packet.ReasonStateMismatch)
+		v.d.drop(packet.ReasonStateMismatch)
+		v.tell()
 	}
 }
 
 func (v *visit) openSYN() {
+	over, exceeds := v.excess()
 	switch {
 	case v.rule.Action == rules.Block:
-		v.refuse(packet.ReasonBlock)
-	case v.full():
-		v.refuse(packet.ReasonMaxSrcConn)
+		v.block()
+	case exceeds:
+		v.refuse(over)
 	case v.proxies(v.rule) && !v.draining.Load(), v.p.OpensFast():
 		// A kept one would reach the application before the handshake is done.
 		// Proxied, it is an ordinary SYN: the client sends its data again.
@@ -49,6 +51,16 @@ func (v *visit) openSYN() {
 			v.d.pass(packet.MarkOpening)
 		}
 	}
+}
+
+func (v *visit) block() {
+	over := Refusal{Reason: packet.ReasonBlock}
+	if v.rule.CountOnly {
+		v.note(v.rule, over)
+		v.d.pass(packet.MarkSeen)
+		return
+	}
+	v.refuse(over)
 }
 
 // openProxy answers the SYN in the server's name. Of a server that nothing is
@@ -138,7 +150,7 @@ func (v *visit) openCookie() bool {
 
 // cookiesLive says whether an ACK could repeat a cookie.
 func (v *visit) cookiesLive() bool {
-	return v.cookies == synproxy.CookiesAlways || v.pressures[v.rule.Number-1].cookiesLive()
+	return v.rules.Load().cookies == synproxy.CookiesAlways || v.rule.pressure.cookiesLive()
 }
 
 // repeats opens the cookie that a packet acknowledges, and tells the client's

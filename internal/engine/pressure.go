@@ -81,27 +81,26 @@ func (p *pressure) cookieBack() {
 }
 
 // proxies says whether the SYN proxy is to answer for a rule now.
-func (e *Engine) proxies(r *rules.Rule) bool {
-	switch r.State {
+func (e *Engine) proxies(x *entry) bool {
+	switch x.State {
 	case rules.Synproxy:
 		return true
 	case rules.Adaptive:
-		return e.pressures[r.Number-1].on.Load() || e.total.on.Load()
+		return x.pressure.on.Load() || e.total.on.Load()
 	}
 	return false
 }
 
 // remembers says whether the SYN proxy keeps a state for a client of the rule that
 // has not proved itself; else it answers with a cookie.
-func (e *Engine) remembers(r *rules.Rule) bool {
-	bakes := e.cookies == synproxy.CookiesAlways || e.cookies == synproxy.CookiesAdaptive && e.total.on.Load()
-	return !bakes || !e.proxies(r)
+func (e *Engine) remembers(x *entry) bool {
+	mode := e.rules.Load().cookies
+	bakes := mode == synproxy.CookiesAlways || mode == synproxy.CookiesAdaptive && e.total.on.Load()
+	return !bakes || !e.proxies(x)
 }
 
 // pressuresOf are those that a state of the rule counts in.
-func (e *Engine) pressuresOf(rule uint32) [2]*pressure {
-	return [2]*pressure{&e.total, &e.pressures[rule-1]}
-}
+func (e *Engine) pressuresOf(x *entry) [2]*pressure { return [2]*pressure{&e.total, &x.pressure} }
 
 // press counts the state as half-open, or no more, as it is one now.
 func (e *Engine) press(s *conntrack.State, now time.Duration) {
@@ -109,10 +108,10 @@ func (e *Engine) press(s *conntrack.State, now time.Duration) {
 		return
 	}
 	s.Pressing = !s.Pressing
-	for _, p := range e.pressuresOf(s.Rule) {
+	for _, p := range e.pressuresOf(e.ruleOf(s)) {
 		if s.Pressing {
 			p.states.Add(1)
-			p.rise(e.marks.start, now)
+			p.rise(e.rules.Load().marks.start, now)
 		} else {
 			p.states.Add(-1)
 		}
@@ -123,49 +122,51 @@ func (e *Engine) press(s *conntrack.State, now time.Duration) {
 func (e *Engine) relieve(s *conntrack.State) {
 	if s.Pressing {
 		s.Pressing = false
-		for _, p := range e.pressuresOf(s.Rule) {
+		for _, p := range e.pressuresOf(e.ruleOf(s)) {
 			p.states.Add(-1)
 		}
 	}
 }
 
 // cookieSent counts a cookie of a connection that a rule matches.
-func (e *Engine) cookieSent(r *rules.Rule, now time.Duration) {
+func (e *Engine) cookieSent(x *entry, now time.Duration) {
 	e.counters.CookiesSent.Add(1)
-	for _, p := range e.pressuresOf(uint32(r.Number)) {
+	for _, p := range e.pressuresOf(x) {
 		p.cookies[0].sent.Add(1)
-		p.rise(e.marks.start, now)
+		p.rise(e.rules.Load().marks.start, now)
 	}
 }
 
 // cookieBack counts one that a client has repeated.
-func (e *Engine) cookieBack(r *rules.Rule) {
+func (e *Engine) cookieBack(x *entry) {
 	e.counters.CookiesValid.Add(1)
-	for _, p := range e.pressuresOf(uint32(r.Number)) {
+	for _, p := range e.pressuresOf(x) {
 		p.cookieBack()
 	}
 }
 
 // relax switches off what is under its end mark.
 func (e *Engine) relax(now time.Duration) {
-	e.total.fall(e.marks.end, now)
-	for i := range e.pressures {
-		e.pressures[i].fall(e.marks.end, now)
+	s := e.rules.Load()
+	e.total.fall(s.marks.end, now)
+	for _, x := range s.byNumber {
+		x.pressure.fall(s.marks.end, now)
 	}
 }
 
 // SetBacklog tells how many half-open connections the servers of a rule stand, as
 // far as is known; 0 is not known. The rule's own word goes before it.
 func (e *Engine) SetBacklog(rule int, backlog int) {
-	r := &e.ruleset.Rules()[rule-1]
-	capacity := e.states
+	x := e.rules.Load().byNumber[rule-1]
+	states := e.table.Limit()
+	capacity := states
 	switch {
-	case r.Backlog > 0:
-		capacity = int(r.Backlog)
+	case x.Backlog > 0:
+		capacity = int(x.Backlog)
 	case backlog > 0:
 		capacity = backlog
 	}
-	e.pressures[rule-1].capacity.Store(int64(min(capacity, e.states)))
+	x.pressure.capacity.Store(int64(min(capacity, states)))
 }
 
 // Pressure is a switch as a listing shows it.
@@ -180,9 +181,10 @@ type Pressure struct {
 }
 
 func (e *Engine) pressure(rule string, p *pressure) Pressure {
+	marks := e.rules.Load().marks
 	return Pressure{
 		Rule: rule, On: p.on.Load(), Since: time.Duration(p.since.Load()), Switches: p.switches.Load(),
-		HalfOpen: int(p.halfOpen()), Start: int(p.mark(e.marks.start)), End: int(p.mark(e.marks.end)),
+		HalfOpen: int(p.halfOpen()), Start: int(p.mark(marks.start)), End: int(p.mark(marks.end)),
 	}
 }
 
@@ -191,9 +193,9 @@ func (e *Engine) Total() Pressure { return e.pressure("", &e.total) }
 
 // Pressures calls f for each rule whose state is adaptive.
 func (e *Engine) Pressures(f func(Pressure)) {
-	for i := range e.pressures {
-		if r := &e.ruleset.Rules()[i]; r.State == rules.Adaptive {
-			f(e.pressure(r.Name, &e.pressures[i]))
+	for _, x := range e.rules.Load().byNumber {
+		if x.State == rules.Adaptive {
+			f(e.pressure(x.Name, &x.pressure))
 		}
 	}
 }
@@ -207,12 +209,13 @@ func (e *Engine) Switches(f func(Pressure)) {
 			f(e.pressure(rule, p))
 		}
 	}
-	if e.cookies == synproxy.CookiesAdaptive {
+	s := e.rules.Load()
+	if s.cookies == synproxy.CookiesAdaptive {
 		tell("", &e.total)
 	}
-	for i := range e.pressures {
-		if r := &e.ruleset.Rules()[i]; r.State == rules.Adaptive {
-			tell(r.Name, &e.pressures[i])
+	for _, x := range s.byNumber {
+		if x.State == rules.Adaptive {
+			tell(x.Name, &x.pressure)
 		}
 	}
 }

@@ -111,17 +111,15 @@ func (v *visit) proveClient() {
 		v.refuseOlder()
 		return
 	}
-	switch v.admit() {
-	case admitted:
-		v.heard()
-		v.state.Src.State = conntrack.ProxyDst
-		v.state.Refresh(v.now)
-		v.clearOlder()
-		v.ask()
-		v.shard.Wait(v.state)
-	case denied:
-		v.deny()
+	if v.admit() != admitted {
+		return
 	}
+	v.heard()
+	v.state.Src.State = conntrack.ProxyDst
+	v.state.Refresh(v.now)
+	v.clearOlder()
+	v.ask()
+	v.shard.Wait(v.state)
 }
 
 // clearOlder removes what the kernel still has of an older connection, which was

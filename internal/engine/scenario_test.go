@@ -29,6 +29,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 // are input:
 //
 //	rule state=synproxy max_src_conn=2    one rule for 192.0.2.10:80
+//	reload name=b max_src_conn=1          the one rule from now on
 //	server mss=1460 ws=7 sack             what is known of the server
 //	at 1.5                                the time, in seconds
 //	c S seq=100 win=64240 mss=1460        a packet from the client, port 40000
@@ -98,8 +99,10 @@ func (s *scenario) do(line string) {
 	}
 	switch words[0] {
 	case "rule":
-		s.engine = New(scenarioConfig(s.t, words[1:]))
+		s.engine = New(scenarioConfig(s.t, words[1:]), scenarioSeeds)
 		s.engine.SetTimestamps(true)
+	case "reload":
+		s.engine.Reload(s.now, scenarioConfig(s.t, words[1:]))
 	case "at":
 		seconds, err := strconv.ParseFloat(words[1], 64)
 		s.must(line, err)
@@ -164,8 +167,13 @@ func (s *scenario) packet(line string, words []string) {
 	if d.Verdict == packet.Drop {
 		reason = " " + d.Reason.String()
 	}
-	if d.Limit > 0 {
-		reason += fmt.Sprintf(" %d/%d rule %s", d.Slots, d.Limit, d.Rule)
+	if r := d.Refusal; r.Enforced && r.Limit > 0 {
+		reason += fmt.Sprintf(" %d/%d rule %s", r.Count, r.Limit, r.Rule)
+	} else if r.Reason != packet.ReasonMatch && !r.Enforced {
+		reason += fmt.Sprintf(" would refuse: %s %d/%d rule %s", r.Reason, r.Count, r.Limit, r.Rule)
+	}
+	if o := d.Overload; o.Table != "" {
+		reason += fmt.Sprintf(" overload <%s> %s flush %s", o.Table, o.Prefix, o.Flush)
 	}
 	fmt.Fprintf(&s.out, "  %v%s%s\n", d.Verdict, mark, reason)
 }
@@ -369,10 +377,12 @@ func (s *scenario) parseNumber(text string) (seqnum.Value, error) {
 	return seqnum.Value(n), err
 }
 
+var scenarioSeeds = Seeds{NewerKey: cookie.Key{1, 2}, OlderKey: cookie.Key{3, 4}}
+
 func scenarioConfig(t testing.TB, words []string) Config {
 	r := rules.Rule{Number: 1, Name: "web", SourcePrefixV4: 32, SourcePrefixV6: 64, Ports: []rules.PortRange{{First: 80, Last: 80}}}
-	c := Config{States: 1000, Start: 0.25, End: 0.12, SrcNodes: 1000, NewerKey: cookie.Key{1, 2}, OlderKey: cookie.Key{3, 4}}
-	timeouts := conntrack.DefaultTimeouts()
+	c := Config{States: 1000, Start: 0.25, End: 0.12, SrcNodes: 1000}
+	lifetimes := conntrack.Lifetimes{Timeouts: conntrack.DefaultTimeouts()}
 	for _, w := range words {
 		key, value, _ := strings.Cut(w, "=")
 		n, _ := strconv.Atoi(value)
@@ -381,6 +391,12 @@ func scenarioConfig(t testing.TB, words []string) Config {
 			r.State = rules.Synproxy
 		case "refuse=drop":
 			r.Refuse = rules.RefuseDrop
+		case "enforce=false":
+			r.CountOnly = true
+		case "source_track=global":
+			r.SourceTrack = rules.TrackGlobal
+		case "flush=global":
+			r.Flush = rules.FlushGlobal
 		case "count=states":
 			r.Count = rules.CountStates
 		case "action=block":
@@ -395,6 +411,30 @@ func scenarioConfig(t testing.TB, words []string) Config {
 			switch key {
 			case "max_src_conn":
 				r.MaxSrcConn = uint32(n)
+			case "name":
+				r.Name = value
+			case "port":
+				r.Ports[0] = rules.PortRange{First: uint16(n), Last: uint16(n)}
+			case "max":
+				r.Max = uint32(n)
+			case "max_src_states":
+				r.MaxSrcStates = uint32(n)
+			case "max_src_nodes":
+				r.MaxSrcNodes = uint32(n)
+			case "max_src_conn_rate":
+				count, window, _ := strings.Cut(value, "/")
+				of, err := strconv.Atoi(count)
+				long, err2 := time.ParseDuration(window)
+				if err != nil || err2 != nil {
+					t.Fatalf("rule: %s: %v, %v", w, err, err2)
+				}
+				r.MaxSrcConnRate = rules.Rate{Count: uint32(of), Window: long}
+			case "overload":
+				r.Overload = value
+			case "adaptive.start":
+				lifetimes.Start = n
+			case "adaptive.end":
+				lifetimes.End = n
 			case "states":
 				c.States = n
 			case "src_nodes":
@@ -406,6 +446,6 @@ func scenarioConfig(t testing.TB, words []string) Config {
 			}
 		}
 	}
-	c.Ruleset, c.Timeouts = rules.New([]rules.Rule{r}, nil), []conntrack.Lifetimes{{Timeouts: timeouts}}
+	c.Ruleset, c.Timeouts = rules.New([]rules.Rule{r}, nil), []conntrack.Lifetimes{lifetimes}
 	return c
 }

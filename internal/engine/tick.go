@@ -24,11 +24,12 @@ func (e *Engine) Tick(now time.Duration, do func(*Decision)) {
 		}
 		e.due = e.due[:0]
 		for _, s := range e.released {
-			e.table.Drop(s)
+			e.table.Drop(s, now)
 		}
 		e.released = e.released[:0]
 	}
 	e.relax(now)
+	e.sources.Sweep(e.turn%conntrack.Sweeps, now)
 	if e.turn%sweepParts == 0 {
 		e.servers.Forget(now)
 	}
@@ -123,12 +124,12 @@ func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, pre
 	}
 	src := e.forget(sh, s)
 	sh.Unlock()
-	e.table.Drop(src)
+	e.table.Drop(src, now)
 }
 
 // Abort ends a connection that the kernel would not take an entry for: d says
 // how to tell both sides.
-func (e *Engine) Abort(t packet.Tuple, d *Decision) {
+func (e *Engine) Abort(now time.Duration, t packet.Tuple, d *Decision) {
 	*d = Decision{}
 	sh := e.table.Lock(t.Key())
 	s, _ := sh.Find(t)
@@ -141,5 +142,5 @@ func (e *Engine) Abort(t packet.Tuple, d *Decision) {
 	d.emit(resetClient(s))
 	src := e.forget(sh, s)
 	sh.Unlock()
-	e.table.Drop(src)
+	e.table.Drop(src, now)
 }

@@ -89,12 +89,9 @@ func (v *visit) mark() packet.Mark {
 // establish lets the client's last ACK of a kept handshake through to the
 // server, which accepts the connection when it arrives.
 func (v *visit) establish() {
-	switch v.admit() {
-	case admitted:
+	if v.admit() == admitted {
 		v.state.Offloaded = true
 		v.advance()
-	case denied:
-		v.deny()
 	}
 }
 

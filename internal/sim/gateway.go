@@ -140,7 +140,7 @@ func (g *gateway) carryOut(d *engine.Decision) {
 			w.tracef("    create %v", o.Tuple)
 		}
 		if !g.create(o) {
-			g.engine.Abort(o.Tuple, d)
+			g.engine.Abort(g.world.clock.now, o.Tuple, d)
 		}
 	case packet.OffloadDelete:
 		if w.trace != nil {

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"nfqfw/conntrack"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/packet"
 	"nfqfw/rules"
@@ -105,13 +104,14 @@ func (w *world) recount() {
 	if n := e.Total().HalfOpen; p.cookies == synproxy.CookiesNever && n != halfOpen {
 		w.failf("%d are counted as half-open, %d are", n, halfOpen)
 	}
-	e.Sources(func(k conntrack.SourceKey, slots int) {
-		if n := counted[k.Prefix]; n != slots {
-			w.failf("%v has %d slots taken, and %d states that count", k.Prefix, slots, n)
+	_ = e.Sources(w.clock.now, func(l *engine.ListedSource) error {
+		if n := counted[l.Key.Prefix]; n != l.Conns {
+			w.failf("%v has %d slots taken, and %d states that count", l.Key.Prefix, l.Conns, n)
 		}
-		if slots > p.limit {
-			w.failf("%v has %d slots taken of %d", k.Prefix, slots, p.limit)
+		if l.Conns > p.limit {
+			w.failf("%v has %d slots taken of %d", l.Key.Prefix, l.Conns, p.limit)
 		}
+		return nil
 	})
 }
 
@@ -166,10 +166,11 @@ func (w *world) watch() {
 		return
 	}
 	w.clock.after(settle, func() {
-		w.gateway.engine.Sources(func(k conntrack.SourceKey, slots int) {
-			if slots > 0 && w.quiet() && w.story.gateway.count == rules.CountServerEstablished {
-				w.failf("%d connections of %v count, and all are over", slots, k.Prefix)
+		_ = w.gateway.engine.Sources(w.clock.now, func(l *engine.ListedSource) error {
+			if l.Conns > 0 && w.quiet() && w.story.gateway.count == rules.CountServerEstablished {
+				w.failf("%d connections of %v count, and all are over", l.Conns, l.Key.Prefix)
 			}
+			return nil
 		})
 	})
 }
@@ -194,8 +195,9 @@ func (w *world) leftovers() {
 	if n := w.gateway.engine.Len(); n > 0 {
 		w.failf("%d states are left", n)
 	}
-	w.gateway.engine.Sources(func(k conntrack.SourceKey, slots int) {
-		w.failf("source %v is left, with %d slots", k.Prefix, slots)
+	_ = w.gateway.engine.Sources(w.clock.now, func(l *engine.ListedSource) error {
+		w.failf("source %v is left, with %d slots", l.Key.Prefix, l.Conns)
+		return nil
 	})
 	for _, e := range w.gateway.entries {
 		if e.diff != 0 || e.connmark == packet.MarkOpening {

@@ -96,8 +96,7 @@ func (w *world) newEngine() *engine.Engine {
 	return engine.New(engine.Config{
 		Ruleset: rules.New([]rules.Rule{rule}, nil), Timeouts: []conntrack.Lifetimes{{Timeouts: p.timeouts}},
 		States: p.states, SrcNodes: p.sources, Cookies: p.cookies, Start: p.start, End: p.end,
-		NewerKey: cookie.Key{w.rand.Uint64(), 1}, OlderKey: cookie.Key{w.rand.Uint64(), 2}, HashSeed: w.rand.Uint64(),
-	})
+	}, engine.Seeds{NewerKey: cookie.Key{w.rand.Uint64(), 1}, OlderKey: cookie.Key{w.rand.Uint64(), 2}, Hash: w.rand.Uint64()})
 }
 
 // wire joins clients, gateway and server.
