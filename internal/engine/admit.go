@@ -160,5 +160,7 @@ func (v *visit) note(x *entry, over Refusal) {
 		counters = &x.refused
 	}
 	counters[over.Reason].Add(1)
-	v.d.Refusal = over
+	if v.d.Refusal.Reason == packet.ReasonMatch { // one that only counts may pass several limits
+		v.d.Refusal = over
+	}
 }

@@ -5,6 +5,7 @@
 //
 // The way of a packet, each step in the file of its name:
 //
+//	ruleset.go  the rules as they are now, what is counted of each, and how a reload swaps them
 //	engine.go   Handle: find the state, look at the rule, ask again when told to
 //	open.go     no state: pass, refuse, or begin one
 //	hold.go     a server that nothing is known of is asked before its client is answered
@@ -12,6 +13,8 @@
 //	server.go   its handshake with the server, and how the two become one
 //	track.go    a connection that has a state: peers, counts, closing
 //	reset.go    a client's RST: the server is asked whether it obeyed
+//	kill.go     connections that are to end now: both sides are asked for their numbers, and reset
+//	kill.go     connections that end now: both sides are asked for their numbers, and reset
 //	pressure.go how many are half-open: when to proxy, and when to bake cookies
 //	admit.go    the one way to the server: a slot of the source, or a refusal
 //	tick.go     what happens without a packet: SYNs sent again, states expired
@@ -23,6 +26,6 @@
 //
 // A client is told nothing of its server that is not known to be so.
 //
-// Order of locks: a table shard, then the servers'. The sources' locks are taken
-// with no other held.
+// Order of locks: a table shard, then the servers', or a source's own. The locks of
+// the set of sources are taken with no other held but a source's own.
 package engine

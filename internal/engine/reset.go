@@ -38,9 +38,7 @@ func (v *visit) askServer() {
 func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Value, now time.Duration, d *Decision) {
 	h := &s.Handshake
 	if h.Probe == 0 {
-		// A number that the client cannot know: cookies of this direction are
-		// never sent.
-		h.Probe = e.jar.Bake(s.Tuple.Reverse(), seq, packet.Options{}) | 1
+		h.Probe = e.probeNumber(s, seq)
 	}
 	h.Tries = 0
 	if due := now + askInterval(0); !h.Asking || due < h.Due {
@@ -50,6 +48,12 @@ func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Val
 	d.Offload = e.create(s)
 	d.emit(synproxy.Reset(s.Tuple, seq))
 	d.emit(probe(s))
+}
+
+// probeNumber is one that the client cannot know: cookies of this direction are never
+// sent.
+func (e *Engine) probeNumber(s *conntrack.State, seq seqnum.Value) seqnum.Value {
+	return e.jar.Bake(s.Tuple.Reverse(), seq, packet.Options{}) | 1
 }
 
 // end resets a connection whose time is over and whose server may still hold

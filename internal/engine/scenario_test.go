@@ -40,6 +40,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	tick                                  what is due without a packet
 //	states                                the table
 //	pressure                              the switches
+//	kill silent                           all connections, in silence or not
 //	rotate                                a new key for the cookies
 //	idle 60                               the answer to a query of tick's for port 40000: seconds
 //	kernel present                        what the next query finds: present, absent
@@ -125,6 +126,10 @@ func (s *scenario) do(line string) {
 	case "pressure":
 		s.pressure(s.engine.Total())
 		s.engine.Pressures(s.pressure)
+	case "kill":
+		silent := len(words) > 1 && words[1] == "silent"
+		n := s.engine.Kill(s.now, func(*conntrack.State, string) bool { return true }, silent, s.print)
+		fmt.Fprintf(&s.out, "  killed %d\n", n)
 	case "rotate":
 		s.engine.RotateKey(cookie.Key{uint64(s.now), 5})
 	case "idle":

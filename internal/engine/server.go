@@ -137,7 +137,7 @@ func (v *visit) join() {
 func (e *Engine) create(s *conntrack.State) packet.Offload {
 	s.Made = true
 	return packet.Offload{
-		Op: packet.OffloadCreate, Tuple: s.Tuple, Timeout: e.lifetime(s),
+		Op: packet.OffloadCreate, Tuple: s.Tuple, Timeout: e.ruleOf(s).lifetimes.Timeouts[s.Timeout],
 		SeqDiff: s.SeqDiff, TSDiff: s.TSDiff, ServerISN: s.Dst.SeqLo - 1,
 		SrcWScale: s.Src.WScale, DstWScale: s.Dst.WScale, HasWScale: s.Src.HasWScale && s.Dst.HasWScale,
 		SACKPermitted: s.Handshake.SACK, Track: s.AwaitsACK() || s.Handshake.Asking || s.Handshake.Ending,

@@ -49,6 +49,8 @@ func (e *Engine) tickShard(i int, sweep bool, now time.Duration) {
 // retry sends again what was not answered, and says whether to wait on.
 func (e *Engine) retry(sh *conntrack.Shard, s *conntrack.State, now time.Duration) bool {
 	switch {
+	case s.Killed:
+		return e.killAgain(sh, s, now)
 	case s.Handshake.Asking:
 		return e.askAgain(s, now)
 	case s.Src.State == conntrack.ProxySrc && s.Handshake.Held:

@@ -13,6 +13,8 @@ func (v *visit) track() {
 	switch {
 	case v.state.Forged(v.dir, v.p):
 		v.d.drop(packet.ReasonStateMismatch)
+	case v.state.Killed:
+		v.dies()
 	case v.serverDenies():
 		v.obeyed()
 	case v.state.Handshake.Ending:
