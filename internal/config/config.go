@@ -26,6 +26,7 @@ type Config struct {
 	Timeouts conntrack.Lifetimes
 	Limits   Limits
 	Cookies  Syncookies
+	Tables   []Table
 	Rules    []rules.Rule
 
 	// RuleTimeouts has an element for each of Rules: Timeouts, with what the rule
@@ -71,8 +72,9 @@ func (w WhenDown) String() string {
 
 // Limits bound the tables, as pf's "set limit" does.
 type Limits struct {
-	States   int
-	SrcNodes int
+	States       int
+	SrcNodes     int
+	TableEntries int // of all tables together
 }
 
 // Syncookies is when the SYN proxy keeps no state before a client has proved
@@ -89,7 +91,7 @@ func Default() *Config {
 	return &Config{
 		Daemon:   Daemon{Control: DefaultSocket, Queues: 0, WhenDown: Closed},
 		Timeouts: conntrack.Lifetimes{Timeouts: conntrack.DefaultTimeouts()},
-		Limits:   Limits{States: 100_000, SrcNodes: 10_000},
+		Limits:   Limits{States: 100_000, SrcNodes: 10_000, TableEntries: 200_000},
 		Cookies:  Syncookies{Mode: synproxy.CookiesAdaptive, Start: 0.25, End: 0.12},
 	}
 }
@@ -101,7 +103,7 @@ func Parse(data []byte) (*Config, error) {
 		return nil, err
 	}
 	var errs []error
-	c := readFile(section{table: root, errs: &errs})
+	c := readFile(section{table: root, tables: namesOfTables(root), errs: &errs})
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -118,7 +120,7 @@ func readFile(s section) *Config {
 		{key: "timeouts", sub: func(s section) { global = readTimeouts(s) }},
 		{key: "limits", sub: func(s section) { readLimits(s, &c.Limits) }},
 		{key: "syncookies", sub: func(s section) { readSyncookies(s, &c.Cookies) }},
-		{key: "table", sub: refuseTables},
+		{key: "table", sub: func(s section) { c.Tables = readTables(s) }},
 		{key: "rule", each: func(s []section) { list = readRules(s) }},
 	})
 	c.Timeouts.Timeouts = global.over(c.Timeouts.Timeouts)

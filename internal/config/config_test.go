@@ -65,10 +65,13 @@ func readCase(tb testing.TB, file string) (input, want string) {
 // dump shows a Config as text, defaults included.
 func dump(c *Config) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d cookies=%s %s %s\n",
-		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes,
+	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d table_entries=%d cookies=%s %s %s\n",
+		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes, c.Limits.TableEntries,
 		c.Cookies.Mode, percent(c.Cookies.Start), percent(c.Cookies.End))
 	fmt.Fprintf(&b, "timeouts %s\n", dumpTimeouts(c.Timeouts.Timeouts))
+	for _, t := range c.Tables {
+		fmt.Fprintf(&b, "table %s entries=%s file=%q ttl=%s\n", t.Name, dumpPrefixes(t.Entries), t.File, t.TTL)
+	}
 	for i, r := range c.Rules {
 		dumpRule(&b, &r)
 		if c.RuleTimeouts[i] != c.Timeouts {
@@ -84,9 +87,20 @@ func dumpRule(b *strings.Builder, r *rules.Rule) {
 		fmt.Fprintf(b, " backlog=%d", r.Backlog)
 	}
 	fmt.Fprintln(b)
-	fmt.Fprintf(b, "  from=%s to=%s port=%v\n", dumpPrefixes(r.From.Prefixes), dumpPrefixes(r.To.Prefixes), r.Ports)
+	fmt.Fprintf(b, "  from=%s to=%s port=%v\n", dumpAddresses(r.From), dumpAddresses(r.To), r.Ports)
 	fmt.Fprintf(b, "  max_src_conn=%d source_track=%s /%d /%d count=%s refuse=%s\n",
 		r.MaxSrcConn, r.SourceTrack, r.SourcePrefixV4, r.SourcePrefixV6, r.Count, r.Refuse)
+}
+
+func dumpAddresses(a rules.Addresses) string {
+	text := dumpPrefixes(a.Prefixes)
+	for _, ref := range a.Tables {
+		text += fmt.Sprintf("+<%s>", ref.Name)
+		if ref.Negated {
+			text += "negated"
+		}
+	}
+	return text
 }
 
 func dumpPrefixes(l rules.Prefixes) string {
@@ -176,7 +190,7 @@ func TestRuleValues(t *testing.T) {
 		{`from = ["::ffff:192.0.2.0/90"]`, `"::ffff:192.0.2.0/90" holds more than the IPv4 addresses it is written with`},
 		{`from = ["!any"]`, `"!any" holds no address`},
 		{`from = ["10.0.0.0/8", "!10.1.0.0/8"]`, "10.0.0.0/8 is in the list, with ! and without"},
-		{`from = ["!<abusers>"]`, `"!<abusers>": not yet: this version has no tables; remove the element`},
+		{`from = ["!<abusers>"]`, `"!<abusers>": there is no [table.abusers]`},
 		{`from = [80]`, "want a prefix in quotes, got the number 80"},
 		{`max_src_conn = 4294967295`, ""},
 		{`max_src_conn = 0`, "0 is out of range (1-4294967295)"},

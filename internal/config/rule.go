@@ -33,7 +33,7 @@ func readRules(sections []section) []rule {
 
 func readRule(s section, n int, names names) rule {
 	r := rule{Rule: rules.Rule{Number: n, SourcePrefixV4: 32, SourcePrefixV6: 64}}
-	s.read(append(matchFields(&r), stateFields(&r)...))
+	s.read(append(matchFields(s, &r), stateFields(&r)...))
 	var err error
 	if r.Name, err = names.of(n); err != nil {
 		s.fail("name", err)
@@ -47,13 +47,13 @@ func readRule(s section, n int, names names) rule {
 }
 
 // matchFields are the keys that say what a rule is about.
-func matchFields(r *rule) []field {
+func matchFields(s section, r *rule) []field {
 	return []field{
 		{key: "name", value: text(checkName)},
 		{key: "action", value: word(&r.Action, rules.Words[rules.Action]())},
 		{key: "on", value: list(&r.On, `a list of interfaces (such as ["eth0"])`, interfaceName)},
-		{key: "from", value: prefixes(&r.From.Prefixes)},
-		{key: "to", value: prefixes(&r.To.Prefixes)},
+		{key: "from", value: s.addresses(&r.From)},
+		{key: "to", value: s.addresses(&r.To)},
 		{key: "port", value: list(&r.Ports, `a list of ports (such as ["http", 443, "8000-8010"])`, portRange)},
 		{key: "quick", value: boolean(&r.Quick)},
 		{key: "refuse", value: word(&r.Refuse, rules.Words[rules.Refuse]())},

@@ -11,9 +11,10 @@ import (
 // section is a table being read. Its errors go to errs, with the section's
 // place in front.
 type section struct {
-	place string // `rule 3 ("web")`; empty for the file itself
-	table table
-	errs  *[]error
+	place  string // `rule 3 ("web")`; empty for the file itself
+	table  table
+	tables tableNames
+	errs   *[]error
 }
 
 // field is a key that a section may have. One of its functions is set, by
@@ -74,7 +75,7 @@ func (s section) readEach(f field, v any) {
 
 // inner is a section inside this one.
 func (s section) inner(name string, t table) section {
-	return section{place: s.at(name), table: t, errs: s.errs}
+	return section{place: s.at(name), table: t, tables: s.tables, errs: s.errs}
 }
 
 func (s section) at(key string) string {
