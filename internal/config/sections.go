@@ -42,6 +42,8 @@ func readLimits(s section, l *Limits) {
 		{key: "states", value: number(&l.States, 1, math.MaxInt32)},
 		{key: "src_nodes", value: number(&l.SrcNodes, 1, math.MaxInt32)},
 		{key: "table_entries", value: number(&l.TableEntries, 1, math.MaxInt32)},
+		{key: "tables", foreign: "there are as many tables as the file has"},
+		{key: "frags", foreign: "the kernel puts fragments together (net.ipv4.ipfrag_high_thresh)"},
 	})
 }
 

@@ -75,7 +75,9 @@ func readTables(s section) []Table {
 			s.fail(name, fmt.Errorf("%w: write [table.%s]", wrongType(s.table.values[name], "a table"), name))
 			continue
 		}
-		list = append(list, readTable(section{place: s.place + "." + name, table: inner, tables: s.tables, errs: s.errs}, name))
+		one := s
+		one.place, one.table = s.place+"."+name, inner
+		list = append(list, readTable(one, name))
 	}
 	return list
 }
