@@ -27,13 +27,14 @@ func newCheck() *cobra.Command {
 		Short: "Report every error in a configuration file",
 		Long: `Report every error in a configuration file, and every rule of it that is about
 connections which this machine's nat table forwards (DNAT, REDIRECT), as far as
-the user may read that.`,
+the user may read that. What is allowed and has no effect is a warning.`,
 		Args: noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
 			c, err := readConfig(path)
 			if err != nil {
 				return err
 			}
+			printWarnings(cmd.ErrOrStderr(), path, c)
 			if err := checkForwards(cmd, path, c.Rules); err != nil {
 				return err
 			}

@@ -38,6 +38,7 @@ them. It has the kernel count the traffic of connections meanwhile
 				}
 			}
 			log := newLog(cmd.ErrOrStderr(), debug)
+			logWarnings(log, path, c)
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer onHangup(ctx, log)()
 			defer cancel()

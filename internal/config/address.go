@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"nfqfw/rules"
@@ -15,21 +16,30 @@ var everything = []rules.Prefix{
 	{Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0)},
 }
 
-// prefixes reads "from" and "to". "any" alone is the empty list.
-func prefixes(dst *rules.Prefixes) func(any) error {
+// element is one of "from" or "to": prefixes or a table.
+type element struct {
+	prefixes []rules.Prefix
+	table    *rules.TableRef
+}
+
+// addresses reads "from" and "to". "any" alone is what names nothing.
+func (s section) addresses(dst *rules.Addresses) func(any) error {
 	return func(v any) error {
-		var all [][]rules.Prefix
+		var all []element
 		want := `a list of prefixes (such as ["192.0.2.0/24", "!192.0.2.1"])`
-		if err := list(&all, want, prefix)(v); err != nil {
+		if err := list(&all, want, s.tables.element)(v); err != nil {
 			return err
 		}
-		if len(all) == 1 && len(all[0]) == len(everything) {
+		if len(all) == 1 && len(all[0].prefixes) == len(everything) {
 			return nil
 		}
-		for _, p := range all {
-			*dst = append(*dst, p...)
+		for _, e := range all {
+			dst.Prefixes = append(dst.Prefixes, e.prefixes...)
+			if e.table != nil {
+				dst.Tables = append(dst.Tables, *e.table)
+			}
 		}
-		return contradiction(*dst)
+		return errors.Join(contradiction(dst.Prefixes), tableContradiction(dst.Tables))
 	}
 }
 
@@ -45,27 +55,50 @@ func contradiction(l rules.Prefixes) error {
 	return nil
 }
 
-// prefix reads an element of the list.
-func prefix(v any) ([]rules.Prefix, error) {
+// tableContradiction finds a table that is both in and out.
+func tableContradiction(l []rules.TableRef) error {
+	for i, ref := range l {
+		if slices.Contains(l[:i], rules.TableRef{Name: ref.Name, Negated: !ref.Negated}) {
+			return fmt.Errorf("<%s> is in the list, with ! and without", ref.Name)
+		}
+	}
+	return nil
+}
+
+// element reads an element of the list.
+func (t tableNames) element(v any) (element, error) {
 	s, ok := v.(string)
 	if !ok {
-		return nil, wrongType(v, "a prefix in quotes")
+		return element{}, wrongType(v, "a prefix in quotes")
 	}
 	rest, negated := strings.CutPrefix(s, "!")
 	rest = strings.TrimSpace(rest)
 	switch {
 	case rest == "any" && negated:
-		return nil, fmt.Errorf("%s holds no address", shown(s))
+		return element{}, fmt.Errorf("%s holds no address", shown(s))
 	case rest == "any":
-		return everything, nil
+		return element{prefixes: everything}, nil
 	case strings.HasPrefix(rest, "<"):
-		return nil, fmt.Errorf("%s: %w", shown(s), notYet("has no tables", "remove the element"))
+		ref, err := t.reference(rest, negated)
+		if err != nil {
+			return element{}, fmt.Errorf("%s: %w", shown(s), err)
+		}
+		return element{table: &ref}, nil
 	}
 	p, err := parsePrefix(rest)
 	if err != nil {
-		return nil, fmt.Errorf("%s %w", shown(s), err)
+		return element{}, fmt.Errorf("%s %w", shown(s), err)
 	}
-	return []rules.Prefix{{Prefix: p, Negated: negated}}, nil
+	return element{prefixes: []rules.Prefix{{Prefix: p, Negated: negated}}}, nil
+}
+
+// reference reads "<name>".
+func (t tableNames) reference(s string, negated bool) (rules.TableRef, error) {
+	name, ok := strings.CutSuffix(s[1:], ">")
+	if !ok {
+		return rules.TableRef{}, errors.New("a table is named in angle brackets (<abusers>); the last one is missing")
+	}
+	return rules.TableRef{Name: name, Negated: negated}, t.known(name)
 }
 
 // errNotPrefix follows the text that is none.

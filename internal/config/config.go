@@ -6,8 +6,9 @@
 // (1-65535)`.
 //
 // Nothing in a file is ignored. The package refuses a key it does not know,
-// and a key whose work this version does not do: who wrote a limit must not
-// believe in it when there is none. It also refuses a file that would mean
+// a key of pf's that could set nothing here, and keys that mean nothing together:
+// who wrote a limit must not believe in it when there is none. What is allowed and
+// has no effect is a warning. The package also refuses a file that would mean
 // different things on different machines: it opens no file, looks up no host
 // name, and knows the names of services by itself.
 package config
@@ -26,11 +27,16 @@ type Config struct {
 	Timeouts conntrack.Lifetimes
 	Limits   Limits
 	Cookies  Syncookies
+	Tables   []Table
 	Rules    []rules.Rule
 
 	// RuleTimeouts has an element for each of Rules: Timeouts, with what the rule
 	// says of its own.
 	RuleTimeouts []conntrack.Lifetimes
+
+	// Warnings are about what the file says without effect, one a line, each with
+	// its place.
+	Warnings []string
 }
 
 // Daemon is how the daemon runs.
@@ -71,8 +77,9 @@ func (w WhenDown) String() string {
 
 // Limits bound the tables, as pf's "set limit" does.
 type Limits struct {
-	States   int
-	SrcNodes int
+	States       int
+	SrcNodes     int
+	TableEntries int // of all tables together
 }
 
 // Syncookies is when the SYN proxy keeps no state before a client has proved
@@ -86,10 +93,11 @@ type Syncookies struct {
 // Default is the configuration of an empty file. The limits and marks are pf's, but
 // not the mode: pf never sends cookies unless told to.
 func Default() *Config {
+	limits := Limits{States: 100_000, SrcNodes: 10_000, TableEntries: 200_000}
 	return &Config{
 		Daemon:   Daemon{Control: DefaultSocket, Queues: 0, WhenDown: Closed},
-		Timeouts: conntrack.Lifetimes{Timeouts: conntrack.DefaultTimeouts()},
-		Limits:   Limits{States: 100_000, SrcNodes: 10_000},
+		Timeouts: conntrack.Lifetimes{Timeouts: conntrack.DefaultTimeouts(), Scaling: defaultScaling(limits.States)},
+		Limits:   limits,
 		Cookies:  Syncookies{Mode: synproxy.CookiesAdaptive, Start: 0.25, End: 0.12},
 	}
 }
@@ -101,10 +109,12 @@ func Parse(data []byte) (*Config, error) {
 		return nil, err
 	}
 	var errs []error
-	c := readFile(section{table: root, errs: &errs})
+	var warnings []string
+	c := readFile(section{table: root, tables: namesOfTables(root), errs: &errs, warnings: &warnings})
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
+	c.Warnings = warnings
 	return c, nil
 }
 
@@ -118,11 +128,17 @@ func readFile(s section) *Config {
 		{key: "timeouts", sub: func(s section) { global = readTimeouts(s) }},
 		{key: "limits", sub: func(s section) { readLimits(s, &c.Limits) }},
 		{key: "syncookies", sub: func(s section) { readSyncookies(s, &c.Cookies) }},
-		{key: "table", sub: refuseTables},
+		{key: "table", sub: func(s section) { c.Tables = readTables(s) }},
 		{key: "rule", each: func(s []section) { list = readRules(s) }},
 	})
-	c.Timeouts.Timeouts = global.over(c.Timeouts.Timeouts)
+	c.Timeouts.Scaling = defaultScaling(c.Limits.States)
+	c.Timeouts = global.over(c.Timeouts)
+	checkScaling(s.inner("timeouts", table{}), c.Timeouts.Scaling)
 	c.Rules, c.RuleTimeouts = part(list, c.Timeouts)
+	for i := range list {
+		warnUnreached(&list[i], c.Limits)
+	}
+	warnUnused(list)
 	return c
 }
 
@@ -132,8 +148,9 @@ func part(list []rule, global conntrack.Lifetimes) ([]rules.Rule, []conntrack.Li
 	lifetimes := make([]conntrack.Lifetimes, len(list))
 	for i, r := range list {
 		plain[i] = r.Rule
-		lifetimes[i] = global
-		lifetimes[i].Timeouts = r.timeouts.over(global.Timeouts)
+		lifetimes[i] = r.timeouts.over(global)
+		lifetimes[i].OwnScaling = r.timeouts.start != nil
+		lifetimes[i].SrcTrack = max(lifetimes[i].SrcTrack, r.MaxSrcConnRate.Window)
 	}
 	return plain, lifetimes
 }

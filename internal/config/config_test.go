@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,14 +66,20 @@ func readCase(tb testing.TB, file string) (input, want string) {
 // dump shows a Config as text, defaults included.
 func dump(c *Config) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d cookies=%s %s %s\n",
-		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes,
+	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d table_entries=%d cookies=%s %s %s\n",
+		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes, c.Limits.TableEntries,
 		c.Cookies.Mode, percent(c.Cookies.Start), percent(c.Cookies.End))
-	fmt.Fprintf(&b, "timeouts %s\n", dumpTimeouts(c.Timeouts.Timeouts))
+	for _, w := range c.Warnings {
+		fmt.Fprintf(&b, "warning: %s\n", w)
+	}
+	fmt.Fprintf(&b, "timeouts %s\n", dumpLifetimes(c.Timeouts))
+	for _, t := range c.Tables {
+		fmt.Fprintf(&b, "table %s entries=%s file=%q ttl=%s\n", t.Name, dumpPrefixes(t.Entries), t.File, t.TTL)
+	}
 	for i, r := range c.Rules {
 		dumpRule(&b, &r)
 		if c.RuleTimeouts[i] != c.Timeouts {
-			fmt.Fprintf(&b, "  timeouts %s\n", dumpTimeouts(c.RuleTimeouts[i].Timeouts))
+			fmt.Fprintf(&b, "  timeouts %s\n", dumpLifetimes(c.RuleTimeouts[i]))
 		}
 	}
 	return b.String()
@@ -84,9 +91,46 @@ func dumpRule(b *strings.Builder, r *rules.Rule) {
 		fmt.Fprintf(b, " backlog=%d", r.Backlog)
 	}
 	fmt.Fprintln(b)
-	fmt.Fprintf(b, "  from=%s to=%s port=%v\n", dumpPrefixes(r.From.Prefixes), dumpPrefixes(r.To.Prefixes), r.Ports)
+	fmt.Fprintf(b, "  from=%s to=%s port=%v\n", dumpAddresses(r.From), dumpAddresses(r.To), r.Ports)
 	fmt.Fprintf(b, "  max_src_conn=%d source_track=%s /%d /%d count=%s refuse=%s\n",
 		r.MaxSrcConn, r.SourceTrack, r.SourcePrefixV4, r.SourcePrefixV6, r.Count, r.Refuse)
+	dumpLimits(b, r)
+}
+
+// dumpLimits shows what most rules say nothing of.
+func dumpLimits(b *strings.Builder, r *rules.Rule) {
+	var words []string
+	for _, l := range []struct {
+		name  string
+		limit uint32
+	}{{"max", r.Max}, {"max_src_states", r.MaxSrcStates}, {"max_src_nodes", r.MaxSrcNodes}} {
+		if l.limit > 0 {
+			words = append(words, fmt.Sprintf("%s=%d", l.name, l.limit))
+		}
+	}
+	if r.MaxSrcConnRate != (rules.Rate{}) {
+		words = append(words, "max_src_conn_rate="+r.MaxSrcConnRate.String())
+	}
+	if r.Overload != "" {
+		words = append(words, fmt.Sprintf("overload=%s flush=%s", r.Overload, r.Flush))
+	}
+	if r.CountOnly {
+		words = append(words, "count only")
+	}
+	if len(words) > 0 {
+		fmt.Fprintf(b, "  %s\n", strings.Join(words, " "))
+	}
+}
+
+func dumpAddresses(a rules.Addresses) string {
+	text := dumpPrefixes(a.Prefixes)
+	for _, ref := range a.Tables {
+		text += fmt.Sprintf("+<%s>", ref.Name)
+		if ref.Negated {
+			text += "negated"
+		}
+	}
+	return text
 }
 
 func dumpPrefixes(l rules.Prefixes) string {
@@ -101,10 +145,17 @@ func dumpPrefixes(l rules.Prefixes) string {
 	return fmt.Sprint(words)
 }
 
-func dumpTimeouts(t conntrack.Timeouts) string {
+func dumpLifetimes(l conntrack.Lifetimes) string {
 	var words []string
-	for c, d := range t {
+	for c, d := range l.Timeouts {
 		words = append(words, fmt.Sprintf("%s=%s", conntrack.Timeout(c), d))
+	}
+	if l.OwnScaling {
+		words = append(words, "own")
+	}
+	words = append(words, fmt.Sprintf("adaptive=%d-%d", l.Start, l.End))
+	if l.SrcTrack > 0 {
+		words = append(words, fmt.Sprintf("src.track=%s", l.SrcTrack))
 	}
 	return strings.Join(words, " ")
 }
@@ -176,7 +227,7 @@ func TestRuleValues(t *testing.T) {
 		{`from = ["::ffff:192.0.2.0/90"]`, `"::ffff:192.0.2.0/90" holds more than the IPv4 addresses it is written with`},
 		{`from = ["!any"]`, `"!any" holds no address`},
 		{`from = ["10.0.0.0/8", "!10.1.0.0/8"]`, "10.0.0.0/8 is in the list, with ! and without"},
-		{`from = ["!<abusers>"]`, `"!<abusers>": not yet: this version has no tables; remove the element`},
+		{`from = ["!<abusers>"]`, `"!<abusers>": there is no [table.abusers]`},
 		{`from = [80]`, "want a prefix in quotes, got the number 80"},
 		{`max_src_conn = 4294967295`, ""},
 		{`max_src_conn = 0`, "0 is out of range (1-4294967295)"},
@@ -191,6 +242,30 @@ func TestRuleValues(t *testing.T) {
 		{`source_track = "host"`, `"host" is not "rule" or "global"`},
 		{`count = "state"`, `"state" is not "server-established" or "states"; did you mean states?`},
 		{`refuse = "rst"`, `"rst" is not "reset" or "drop"`},
+		{`max_src_conn_rate = "100/10s"`, ""},
+		{`max_src_conn_rate = "100/10"`, ""},
+		{`max_src_conn_rate = "1/1ms"`, ""},
+		{`max_src_conn_rate = "1000000/87600h"`, ""},
+		{`max_src_conn_rate = 100`, "want a string, got the number 100"},
+		{`max_src_conn_rate = ""`, `"" is not a rate (such as "100/10s": 100 connections in 10 seconds)`},
+		{`max_src_conn_rate = "100"`, `"100" is not a rate (such as "100/10s": 100 connections in 10 seconds)`},
+		{`max_src_conn_rate = "/10s"`, `"/10s" is not a rate (such as "100/10s": 100 connections in 10 seconds)`},
+		{`max_src_conn_rate = "1.5/10s"`, `"1.5/10s" is not a rate (such as "100/10s": 100 connections in 10 seconds)`},
+		{`max_src_conn_rate = "+1/10s"`, `"+1/10s" is not a rate (such as "100/10s": 100 connections in 10 seconds)`},
+		{`max_src_conn_rate = "99999999999999999999/1s"`, `"99999999999999999999/1s" is not a rate (such as "100/10s": 100 connections in 10 seconds)`},
+		{`max_src_conn_rate = "0/10s"`, `"0/10s": 0 connections are out of range (1-1000000)`},
+		{`max_src_conn_rate = "1000001/10s"`, `"1000001/10s": 1000001 connections are out of range (1-1000000)`},
+		{`max_src_conn_rate = "100/"`, `"100/": "" is not a duration (such as "90s", "15m", "24h", or a number of seconds)`},
+		{`max_src_conn_rate = "100/10s/2"`, `"100/10s/2": "10s/2" is not a duration (such as "90s", "15m", "24h", or a number of seconds)`},
+		{`max_src_conn_rate = "100/0s"`, `"100/0s": a duration must be more than 0`},
+		{`max_src_conn_rate = "100/-1s"`, `"100/-1s": a duration must be more than 0`},
+		{`max_src_conn_rate = "100/999us"`, `"100/999us": a window must be 1ms or more`},
+		{`max_src_conn_rate = "100/87601h"`, `"100/87601h": a duration must be 10 years (87600h) or less`},
+		{`max = 0`, "0 is out of range (1-4294967295)"},
+		{`max_src_states = 4294967296`, "4294967296 is out of range (1-4294967295)"},
+		{`max_src_nodes = "few"`, `want a whole number, got the string "few"`},
+		{`enforce = "no"`, `want true or false, got the string "no"`},
+		{`enforce = false`, ""},
 		{`state = "adaptive"`, ""},
 		{`state = "synprox"`, `"synprox" is not "keep", "synproxy" or "adaptive"; did you mean synproxy?`},
 		{`backlog = 511`, `has a meaning with state = "adaptive" only; remove the key`},
@@ -333,10 +408,34 @@ func checkConfig(t *testing.T, c *Config) {
 				t.Errorf("rule %d: ports %v", i+1, p)
 			}
 		}
-		for class, d := range c.RuleTimeouts[i].Timeouts {
-			if d <= 0 || d > maxDuration {
-				t.Errorf("rule %d: %s is %s", i+1, conntrack.Timeout(class), d)
-			}
+		checkRuleLimits(t, c, &r)
+		checkLifetimes(t, c.RuleTimeouts[i])
+	}
+}
+
+func checkRuleLimits(t *testing.T, c *Config, r *rules.Rule) {
+	if rate := r.MaxSrcConnRate; rate != (rules.Rate{}) && (rate.Count < 1 || rate.Window < minRateWindow) {
+		t.Errorf("rule %d: rate %s", r.Number, rate)
+	}
+	if c.RuleTimeouts[r.Number-1].SrcTrack < r.MaxSrcConnRate.Window {
+		t.Errorf("rule %d: a source is forgotten before the window of its rate is over", r.Number)
+	}
+	isIt := func(t Table) bool { return t.Name == r.Overload }
+	if r.Overload != "" && !slices.ContainsFunc(c.Tables, isIt) || r.Overload == "" && r.Flush != rules.FlushNone {
+		t.Errorf("rule %d: overload %q, flush %s", r.Number, r.Overload, r.Flush)
+	}
+}
+
+func checkLifetimes(t *testing.T, l conntrack.Lifetimes) {
+	for class, d := range l.Timeouts {
+		if d <= 0 || d > maxDuration {
+			t.Errorf("%s is %s", conntrack.Timeout(class), d)
 		}
+	}
+	if l.SrcTrack < 0 || l.SrcTrack > maxDuration {
+		t.Errorf("src.track is %s", l.SrcTrack)
+	}
+	if a := l.Scaling; a != (conntrack.Scaling{}) && (a.Start < 0 || a.Start >= a.End) {
+		t.Errorf("adaptive.start %d, adaptive.end %d", a.Start, a.End)
 	}
 }

@@ -11,10 +11,11 @@ import (
 	"nfqfw/rules"
 )
 
-// rule is a rule and what it says of its timeouts.
+// rule is a rule, what it says of its timeouts, and where it stands.
 type rule struct {
 	rules.Rule
 	timeouts timeouts
+	at       section
 }
 
 // readRules reads all [[rule]].
@@ -32,61 +33,57 @@ func readRules(sections []section) []rule {
 }
 
 func readRule(s section, n int, names names) rule {
-	r := rule{Rule: rules.Rule{Number: n, SourcePrefixV4: 32, SourcePrefixV6: 64}}
-	s.read(append(matchFields(&r), stateFields(&r)...))
+	r := rule{Rule: rules.Rule{Number: n, SourcePrefixV4: 32, SourcePrefixV6: 64}, at: s}
+	s.read(slices.Concat(matchFields(s, &r), stateFields(&r), limitFields(s, &r)))
 	var err error
 	if r.Name, err = names.of(n); err != nil {
 		s.fail("name", err)
 	}
 	if r.Action == rules.Block {
 		refuseOnBlock(s, &r)
-	} else if r.Backlog > 0 && r.State != rules.Adaptive {
+		return r
+	}
+	if r.Backlog > 0 && r.State != rules.Adaptive {
 		s.fail("backlog", errors.New(`has a meaning with state = "adaptive" only; remove the key`))
 	}
+	checkLimits(s)
 	return r
 }
 
-// matchFields are the keys that say what a rule is about.
-func matchFields(r *rule) []field {
+// matchFields are the keys that say what a rule is about, and how it refuses.
+func matchFields(s section, r *rule) []field {
 	return []field{
 		{key: "name", value: text(checkName)},
 		{key: "action", value: word(&r.Action, rules.Words[rules.Action]())},
 		{key: "on", value: list(&r.On, `a list of interfaces (such as ["eth0"])`, interfaceName)},
-		{key: "from", value: prefixes(&r.From.Prefixes)},
-		{key: "to", value: prefixes(&r.To.Prefixes)},
+		{key: "from", value: s.addresses(&r.From)},
+		{key: "to", value: s.addresses(&r.To)},
 		{key: "port", value: list(&r.Ports, `a list of ports (such as ["http", 443, "8000-8010"])`, portRange)},
 		{key: "quick", value: boolean(&r.Quick)},
 		{key: "refuse", value: word(&r.Refuse, rules.Words[rules.Refuse]())},
+		{key: "enforce", value: func(v any) error {
+			enforce := true
+			err := boolean(&enforce)(v)
+			r.CountOnly = !enforce
+			return err
+		}},
 	}
 }
 
-// stateFields are the keys that say how a rule keeps states. None of them
-// has a meaning on a block rule.
+// stateFields are the keys that say how a rule keeps states. None of them, nor of
+// limitFields, has a meaning on a block rule.
 func stateFields(r *rule) []field {
-	const noRates, noStateLimits, noTables = "does not limit rates", "does not limit states per rule", "has no tables"
 	return []field{
 		{key: "state", value: word(&r.State, rules.Words[rules.State]())},
 		{key: "backlog", value: number(&r.Backlog, 1, math.MaxInt32)},
-		{key: "max_src_conn", value: number(&r.MaxSrcConn, 1, math.MaxUint32)},
-		{key: "source_track", value: word(&r.SourceTrack, rules.Words[rules.Track]())},
-		{key: "source_prefix_v4", value: number(&r.SourcePrefixV4, 1, 32)},
-		{key: "source_prefix_v6", value: number(&r.SourcePrefixV6, 1, 128)},
-		{key: "count", value: word(&r.Count, rules.Words[rules.Count]())},
 		{key: "timeouts", sub: func(s section) { r.timeouts = readRuleTimeouts(s) }},
-		{key: "max", notYet: noStateLimits},
-		{key: "max_src_conn_rate", notYet: noRates},
-		{key: "max_src_states", notYet: noStateLimits},
-		{key: "max_src_nodes", notYet: "does not limit sources per rule"},
-		{key: "overload", notYet: noTables},
-		{key: "flush", notYet: noTables},
-		{key: "enforce", notYet: "has no dry run"},
 	}
 }
 
 func refuseOnBlock(s section, r *rule) {
+	fields := append(stateFields(r), limitFields(s, r)...)
 	for _, name := range s.table.names() {
-		i := slices.IndexFunc(stateFields(r), func(f field) bool { return f.key == name && f.notYet == "" })
-		if i >= 0 {
+		if slices.ContainsFunc(fields, func(f field) bool { return f.key == name }) {
 			s.fail(name, errors.New(`contradicts action = "block": what is blocked has no state; remove the key`))
 		}
 	}

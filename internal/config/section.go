@@ -11,19 +11,22 @@ import (
 // section is a table being read. Its errors go to errs, with the section's
 // place in front.
 type section struct {
-	place string // `rule 3 ("web")`; empty for the file itself
-	table table
-	errs  *[]error
+	place  string // `rule 3 ("web")`; empty for the file itself
+	table  table
+	tables tableNames
+	errs   *[]error
+
+	warnings *[]string
 }
 
 // field is a key that a section may have. One of its functions is set, by
-// what the key holds, or notYet is.
+// what the key holds, or foreign is.
 type field struct {
-	key    string
-	value  func(any) error // a value; the error may be several, joined
-	sub    func(section)   // a table
-	each   func([]section) // an array of tables
-	notYet string          // the key is known, but this version does not do its work: what it does not do
+	key     string
+	value   func(any) error // a value; the error may be several, joined
+	sub     func(section)   // a table
+	each    func([]section) // an array of tables
+	foreign string          // the key is pf's, and there is nothing here that it could set: why
 }
 
 // read takes the section's keys in the order of the file, each by its field.
@@ -41,8 +44,8 @@ func (s section) read(fields []field) {
 func (s section) readField(f field) {
 	v := s.table.values[f.key]
 	switch {
-	case f.notYet != "":
-		s.fail(f.key, notYet(f.notYet, "remove the key"))
+	case f.foreign != "":
+		s.fail(f.key, fmt.Errorf("sets nothing here: %s; remove the key", f.foreign))
 	case f.value != nil:
 		if err := f.value(v); err != nil {
 			s.fail(f.key, err)
@@ -74,7 +77,8 @@ func (s section) readEach(f field, v any) {
 
 // inner is a section inside this one.
 func (s section) inner(name string, t table) section {
-	return section{place: s.at(name), table: t, errs: s.errs}
+	s.place, s.table = s.at(name), t
+	return s
 }
 
 func (s section) at(key string) string {
@@ -95,9 +99,17 @@ func (s section) fail(key string, err error) {
 	*s.errs = append(*s.errs, fmt.Errorf("%s: %w", s.at(shownKey(key)), err))
 }
 
-// notYet is the error for what this version knows and cannot do.
-func notYet(what, remedy string) error {
-	return fmt.Errorf("not yet: this version %s; %s", what, remedy)
+// warn adds a warning about a key that is allowed and does not do what it seems to.
+func (s section) warn(key, text string) {
+	*s.warnings = append(*s.warnings, s.at(shownKey(key))+": "+text)
+}
+
+// has says whether the section has one of the keys, whatever their values.
+func (s section) has(keys ...string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool {
+		_, there := s.table.values[key]
+		return there
+	})
 }
 
 func unknownKey(name string, fields []field) error {

@@ -41,6 +41,9 @@ func readLimits(s section, l *Limits) {
 	s.read([]field{
 		{key: "states", value: number(&l.States, 1, math.MaxInt32)},
 		{key: "src_nodes", value: number(&l.SrcNodes, 1, math.MaxInt32)},
+		{key: "table_entries", value: number(&l.TableEntries, 1, math.MaxInt32)},
+		{key: "tables", foreign: "there are as many tables as the file has"},
+		{key: "frags", foreign: "the kernel puts fragments together (net.ipv4.ipfrag_high_thresh)"},
 	})
 }
 
@@ -53,12 +56,5 @@ func readSyncookies(s section, c *Syncookies) {
 	})
 	if c.End >= c.Start {
 		s.fail("end", fmt.Errorf("%s is not less than start, %s: what was switched on would not go off", percent(c.End), percent(c.Start)))
-	}
-}
-
-// refuseTables refuses every [table.NAME].
-func refuseTables(s section) {
-	for _, name := range s.table.names() {
-		s.fail(name, notYet("has no tables", fmt.Sprintf("remove [table.%s]", shownKey(name))))
 	}
 }

@@ -151,6 +151,24 @@ const maxDuration = 10 * 365 * 24 * time.Hour
 
 // duration reads Go's notation, or a number of seconds, which is pf's.
 func duration(v any) (time.Duration, error) {
+	d, err := anyDuration(v)
+	if err == nil && d <= 0 {
+		return 0, errors.New("a duration must be more than 0")
+	}
+	return d, err
+}
+
+func durationOrZero(v any) (time.Duration, error) {
+	d, err := anyDuration(v)
+	if err == nil && d < 0 {
+		return 0, errors.New("a duration must not be less than 0")
+	}
+	return d, err
+}
+
+// anyDuration is at most maxDuration; whether it may be nothing, or less, is left to
+// the caller.
+func anyDuration(v any) (time.Duration, error) {
 	var d time.Duration
 	switch v := v.(type) {
 	case int64:
@@ -167,10 +185,7 @@ func duration(v any) (time.Duration, error) {
 	default:
 		return 0, wrongType(v, `a duration (such as "90s", or a number of seconds)`)
 	}
-	switch {
-	case d <= 0:
-		return 0, errors.New("a duration must be more than 0")
-	case d > maxDuration:
+	if d > maxDuration {
 		return 0, errLongDuration
 	}
 	return d, nil
