@@ -29,7 +29,7 @@ type Source struct {
 	refs    int // states that point here, and those who hold it
 	track   time.Duration
 	idle    time.Duration // when the last of refs went; means nothing while there are some
-	nodes   *Nodes        // that it is one of, while there are some
+	nodes   *Nodes        // that it is one of
 }
 
 // Slots is the number of connections that count now.

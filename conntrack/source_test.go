@@ -99,7 +99,7 @@ func TestSourceIsRemembered(t *testing.T) {
 	if over := connect(10 * time.Second); over.Limit != LimitNone {
 		t.Errorf("ten seconds after the first: %+v", over)
 	}
-	if nodes.Len() != 0 || sources.Len() != 1 {
+	if nodes.Len() != 0 || nodes.Known() != 1 || sources.Len() != 1 {
 		t.Errorf("%d nodes with states, %d sources", nodes.Len(), sources.Len())
 	}
 	if over := sources.Excess(k, &nodes, l, 13*time.Second); over.Limit != LimitRate {

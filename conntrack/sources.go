@@ -19,10 +19,13 @@ const sourceShards = 32
 
 // Nodes counts the sources with states that are bounded together: those of a rule,
 // or those of all rules that track globally.
-type Nodes struct{ count atomic.Int64 }
+type Nodes struct{ count, known atomic.Int64 }
 
 // Len is how many there are.
 func (n *Nodes) Len() int { return int(n.count.Load()) }
+
+// Known is how many there are with those that are only remembered.
+func (n *Nodes) Known() int { return int(n.known.Load()) }
 
 // full says whether there are as many as may be; 0 is no limit.
 func (n *Nodes) full(limit uint32) bool { return limit > 0 && n.count.Load() >= int64(limit) }
@@ -96,13 +99,12 @@ func (t *Sources) Acquire(k SourceKey, nodes *Nodes, l *Limits, now time.Duratio
 			return nil, ErrNodes
 		}
 		if s == nil {
-			s = t.add(sh, k, now)
+			s = t.add(sh, k, nodes, now)
 		}
 		if s == nil {
 			nodes.leave()
 			return nil, ErrSources
 		}
-		s.nodes = nodes
 	}
 	s.refs++
 	s.track = max(s.track, l.Track)
@@ -110,12 +112,14 @@ func (t *Sources) Acquire(k SourceKey, nodes *Nodes, l *Limits, now time.Duratio
 }
 
 // add makes a source, or returns nil if there are as many as may be.
-func (t *Sources) add(sh *sourceShard, k SourceKey, now time.Duration) *Source {
+func (t *Sources) add(sh *sourceShard, k SourceKey, nodes *Nodes, now time.Duration) *Source {
 	if !t.makeRoom(sh) {
 		return nil
 	}
 	s := sh.take()
 	s.reset(k, now)
+	s.nodes = nodes
+	nodes.known.Add(1)
 	sh.sources[k] = s
 	return s
 }
@@ -157,6 +161,7 @@ func (t *Sources) makeRoom(sh *sourceShard) bool {
 
 func (t *Sources) remove(sh *sourceShard, s *Source) {
 	delete(sh.sources, s.Key)
+	s.nodes.known.Add(-1)
 	s.admitted = recent{}
 	sh.free = append(sh.free, s)
 	t.count.Add(-1)

@@ -201,8 +201,9 @@ func (v *visit) stateRule() *entry { return v.ruleOf(v.state) }
 
 // lifetime is how long the state lives after it was refreshed, with as many states as
 // there are now.
-func (e *Engine) lifetime(s *conntrack.State) time.Duration {
-	x := e.ruleOf(s)
+func (e *Engine) lifetime(s *conntrack.State) time.Duration { return e.lifetimeBy(e.ruleOf(s), s) }
+
+func (e *Engine) lifetimeBy(x *entry, s *conntrack.State) time.Duration {
 	states := e.table.Len()
 	if x.lifetimes.OwnScaling {
 		states = int(x.states.Load())

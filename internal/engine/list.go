@@ -20,35 +20,56 @@ type Listed struct {
 	Counting   bool // it holds a slot of its source
 }
 
-// States calls f for every state. It copies one shard at a time and holds its
-// lock for no longer; f may take its time.
+// partSize is how many places of a shard are copied under one lock: a packet
+// waits some ten microseconds for it.
+const partSize = 256
+
+// States calls f for every state. It copies a few at a time and holds a shard's
+// lock for no longer; f may take its time. A state that is there throughout is
+// listed once; of those that come or go meanwhile each may be listed or not.
 func (e *Engine) States(now time.Duration, f func(*Listed) error) error {
-	var batch []conntrack.State
+	part := make([]conntrack.State, 0, partSize)
+	var l Listed // for all of them: a million need no more memory
 	for i := range e.table.Shards() {
-		batch = e.copyShard(i, batch[:0])
-		for j := range batch {
-			s := &batch[j]
-			if s.Killed || e.pastDue(s, now) && !s.Offloaded {
-				continue
-			}
-			x := e.ruleOf(s)
-			l := Listed{
-				State: *s, RuleName: x.Name, RuleNumber: x.Number, Gone: x.gone, Age: now - s.Created, Counting: s.Counts(),
-				ExpiresIn: max(s.Refreshed+e.lifetime(s)-now, 0),
-			}
-			if err := f(&l); err != nil {
+		for place := e.copyPart(i, 0, &part); ; place = e.copyPart(i, place, &part) {
+			if err := e.list(part, now, &l, f); err != nil {
 				return err
+			}
+			if place == 0 {
+				break
 			}
 		}
 	}
 	return nil
 }
 
-func (e *Engine) copyShard(i int, into []conntrack.State) []conntrack.State {
-	sh := e.table.LockShard(i)
+// copyPart copies the states of the next places of a shard, and returns the
+// place to go on from, as Part does.
+func (e *Engine) copyPart(shard, place int, into *[]conntrack.State) (next int) {
+	*into = (*into)[:0]
+	sh := e.table.LockShard(shard)
 	defer sh.Unlock()
-	sh.Each(func(s *conntrack.State) { into = append(into, *s) })
-	return into
+	return sh.Part(place, partSize, func(s *conntrack.State) { *into = append(*into, *s) })
+}
+
+func (e *Engine) list(part []conntrack.State, now time.Duration, l *Listed, f func(*Listed) error) error {
+	byID := e.rules.Load().byID // while f takes its time, a rule may vanish
+	for i := range part {
+		s := &part[i]
+		x := byID[s.Rule-1]
+		expires := s.Refreshed + e.lifetimeBy(x, s)
+		if s.Killed || now >= expires && !s.Offloaded {
+			continue
+		}
+		*l = Listed{
+			State: *s, RuleName: x.Name, RuleNumber: x.Number, Gone: x.gone, Age: now - s.Created, Counting: s.Counts(),
+			ExpiresIn: max(expires-now, 0),
+		}
+		if err := f(l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Len is the number of states that are listed.
@@ -71,32 +92,37 @@ type ListedSource struct {
 
 // Sources calls f for every source.
 func (e *Engine) Sources(now time.Duration, f func(*ListedSource) error) error {
-	window := func(k conntrack.SourceKey) time.Duration { return e.rateOf(k).Window }
+	set := e.rules.Load()
+	window := func(k conntrack.SourceKey) time.Duration {
+		_, rate := set.sourceRule(k)
+		return rate.Window
+	}
 	return e.sources.Each(now, window, func(s *conntrack.SourceView) error {
 		l := ListedSource{
-			Key: s.Key, Conns: s.Conns, States: s.States, Recent: s.Recent, Rate: e.rateOf(s.Key),
+			Key: s.Key, Conns: s.Conns, States: s.States, Recent: s.Recent,
 			Age: now - s.Created, ExpiresIn: max(s.Expires-now, 0),
 		}
-		if s.Key.Rule != 0 {
-			l.Rule = e.rules.Load().byID[s.Key.Rule-1].Name
-		}
+		l.Rule, l.Rate = set.sourceRule(s.Key)
 		return f(&l)
 	})
 }
 
-// rateOf is the rate that a source is judged by: if by several, that which looks back
-// farthest.
-func (e *Engine) rateOf(k conntrack.SourceKey) (rate rules.Rate) {
-	s := e.rules.Load()
-	if k.Rule != 0 {
-		return s.byID[k.Rule-1].MaxSrcConnRate
+// sourceRule is the rule that a source counts for, if only one, and the rate that it
+// is judged by: if by several, that which looks back farthest.
+func (s *ruleset) sourceRule(k conntrack.SourceKey) (name string, rate rules.Rate) {
+	if k.Rule > 0 {
+		if int(k.Rule) > len(s.byID) || s.byID[k.Rule-1] == nil {
+			return "", rate // of a rule that has come since
+		}
+		x := s.byID[k.Rule-1]
+		return x.Name, x.MaxSrcConnRate
 	}
 	for _, x := range s.byNumber {
 		if x.SourceTrack == rules.TrackGlobal && x.MaxSrcConnRate.Window > rate.Window {
 			rate = x.MaxSrcConnRate
 		}
 	}
-	return rate
+	return "", rate
 }
 
 // ListedRule is a rule as a listing shows it.

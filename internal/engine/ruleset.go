@@ -106,7 +106,7 @@ func (e *Engine) Reload(now time.Duration, c Config) {
 
 // vanishes says whether the entry is to be kept though no rule of its name follows.
 func (x *entry) vanishes(now time.Duration) bool {
-	return x != nil && (!x.gone || now < x.since+idGrace || x.states.Load() > 0 || x.nodes.Len() > 0)
+	return x != nil && (!x.gone || now < x.since+idGrace || x.states.Load() > 0 || x.nodes.Known() > 0)
 }
 
 func (x *entry) asGone(now time.Duration) *entry {
