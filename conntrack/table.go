@@ -194,6 +194,22 @@ func (t *Table) LockShard(i int) *Shard {
 	return &t.shards[i]
 }
 
+// Part calls f for every state in n places of the shard, from a place on that
+// is 0 or what Part returned last, and returns the place to go on from, or 0
+// when that was the end. A state keeps its place for life.
+func (sh *Shard) Part(place, n int, f func(*State)) (next int) {
+	end := min(place+n, len(sh.states))
+	for i := place; i < end; i++ {
+		if sh.states[i].ID != 0 {
+			f(&sh.states[i])
+		}
+	}
+	if end == len(sh.states) {
+		return 0
+	}
+	return end
+}
+
 // Each calls f for every state of the shard. f may remove the state it is
 // called with.
 func (sh *Shard) Each(f func(*State)) {

@@ -20,35 +20,54 @@ type Listed struct {
 	Counting   bool // it holds a slot of its source
 }
 
-// States calls f for every state. It copies one shard at a time and holds its
-// lock for no longer; f may take its time.
+// partSize is how many places of a shard are copied under one lock: a packet
+// waits some ten microseconds for it.
+const partSize = 256
+
+// States calls f for every state. It copies a few at a time and holds a shard's
+// lock for no longer; f may take its time. A state that is there throughout is
+// listed once; of those that come or go meanwhile each may be listed or not.
 func (e *Engine) States(now time.Duration, f func(*Listed) error) error {
-	var batch []conntrack.State
+	part := make([]conntrack.State, 0, partSize)
+	var l Listed // for all of them: a million need no more memory
 	for i := range e.table.Shards() {
-		batch = e.copyShard(i, batch[:0])
-		for j := range batch {
-			s := &batch[j]
-			if s.Killed || e.pastDue(s, now) && !s.Offloaded {
-				continue
-			}
-			x := e.ruleOf(s)
-			l := Listed{
-				State: *s, RuleName: x.Name, RuleNumber: x.Number, Gone: x.gone, Age: now - s.Created, Counting: s.Counts(),
-				ExpiresIn: max(s.Refreshed+e.lifetime(s)-now, 0),
-			}
-			if err := f(&l); err != nil {
+		for place := e.copyPart(i, 0, &part); ; place = e.copyPart(i, place, &part) {
+			if err := e.list(part, now, &l, f); err != nil {
 				return err
+			}
+			if place == 0 {
+				break
 			}
 		}
 	}
 	return nil
 }
 
-func (e *Engine) copyShard(i int, into []conntrack.State) []conntrack.State {
-	sh := e.table.LockShard(i)
+// copyPart copies the states of the next places of a shard, and returns the
+// place to go on from, as Part does.
+func (e *Engine) copyPart(shard, place int, into *[]conntrack.State) (next int) {
+	*into = (*into)[:0]
+	sh := e.table.LockShard(shard)
 	defer sh.Unlock()
-	sh.Each(func(s *conntrack.State) { into = append(into, *s) })
-	return into
+	return sh.Part(place, partSize, func(s *conntrack.State) { *into = append(*into, *s) })
+}
+
+func (e *Engine) list(part []conntrack.State, now time.Duration, l *Listed, f func(*Listed) error) error {
+	for i := range part {
+		s := &part[i]
+		if s.Killed || e.pastDue(s, now) && !s.Offloaded {
+			continue
+		}
+		x := e.ruleOf(s)
+		*l = Listed{
+			State: *s, RuleName: x.Name, RuleNumber: x.Number, Gone: x.gone, Age: now - s.Created, Counting: s.Counts(),
+			ExpiresIn: max(s.Refreshed+e.lifetime(s)-now, 0),
+		}
+		if err := f(l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Len is the number of states that are listed.
