@@ -1,6 +1,9 @@
 package conntrack
 
 import (
+	"maps"
+	"slices"
+
 	"nfqfw/internal/packet"
 	"nfqfw/internal/seqnum"
 )
@@ -43,6 +46,9 @@ func (s PeerState) String() string {
 	}
 	return "BAD"
 }
+
+// PeerStates are all states, by their numbers.
+func PeerStates() []PeerState { return slices.Sorted(maps.Keys(peerStateNames)) }
 
 // proxied says whether the SYN proxy is still shaking hands.
 func (s PeerState) proxied() bool { return s == ProxySrc || s == ProxyDst }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -84,21 +85,26 @@ func big(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.Truncate(path, size<<20))
 }
 
+// states lists the states, or says what filter it was given.
 func states(list []control.State) control.Handler {
 	return func(_ context.Context, raw json.RawMessage, send func(any) error) error {
 		var args control.StatesArgs
 		if err := json.Unmarshal(raw, &args); err != nil {
 			return err
 		}
+		if filter, _ := json.Marshal(args.Filter); string(filter) != "{}" {
+			return fmt.Errorf("states: filter %s", filter)
+		}
+		out := control.NewStateSender(&args, send)
 		for _, s := range list {
 			if !args.Counters {
 				s.Original, s.Reply = nil, nil
 			}
-			if err := send(s); err != nil {
+			if err := out.Send(&s); err != nil {
 				return err
 			}
 		}
-		return nil
+		return out.Flush()
 	}
 }
 
@@ -115,8 +121,8 @@ func info(_ context.Context, _ json.RawMessage, send func(any) error) error {
 	})
 }
 
-func halfAnswer(_ context.Context, _ json.RawMessage, send func(any) error) error {
-	if err := send(twoStates[0]); err != nil {
+func halfAnswer(ctx context.Context, args json.RawMessage, send func(any) error) error {
+	if err := states(twoStates[:1])(ctx, args, send); err != nil {
 		return err
 	}
 	return errors.New("states: the daemon is stopping")

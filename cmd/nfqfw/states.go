@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,55 +16,57 @@ func newStates() *cobra.Command {
 		socket  string
 		verbose int
 		asJSON  bool
+		filter  control.StateFilter
 	)
 	cmd := &cobra.Command{
 		Use:   "states",
 		Short: "List the states, as pfctl -ss does",
-		Args:  noArgs,
+		Long: `List the states, as pfctl -ss does: interface, protocol, server, client, and the
+state of either side, the server's first. Of several filters all have to hold.
+
+Packets and octets (-v, --json) are the kernel's, which takes some seconds for a
+million states.`,
+		Example: `  nfqfw states --rule web --source 198.51.100.0/24
+  nfqfw states --dest 192.0.2.10:443 --state ESTABLISHED:FIN_WAIT_2
+  nfqfw states --state FIN_WAIT_2:          # whatever the client's side`,
+		Args: noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
-			out := bufio.NewWriter(cmd.OutOrStdout())
-			list := listText
+			args := control.StatesArgs{Counters: verbose > 0, Text: true, Verbose: verbose, Filter: filter}
+			write := listStates
 			if asJSON {
-				list = listJSON
+				args = control.StatesArgs{Counters: true, Filter: filter}
+				write = listJSON
 			}
-			err := list(cmd.Context(), socketPath(socket), out, verbose)
-			if flushErr := out.Flush(); err == nil {
-				err = flushErr
-			}
-			return err
+			return buffered(cmd, func(out io.Writer) error {
+				return write(cmd.Context(), socketPath(socket), "states", args, out)
+			})
 		}),
 	}
-	cmd.Flags().CountVarP(&verbose, "verbose", "v", "show windows, ages and counters; twice: identities too")
+	flags := cmd.Flags()
+	flags.CountVarP(&verbose, "verbose", "v", "show windows, ages and counters; twice: identities too")
+	flags.StringArrayVar(&filter.Rules, "rule", nil, "only those of the rule of this `NAME`; may be said again, for more rules")
+	networkFlag(cmd, "source", &filter.Source, "only those from this client `HOST|NET`")
+	flags.Func("dest", "only those to this server `HOST|NET[:PORT]`, or :PORT", func(text string) (err error) {
+		filter.Dest, err = control.ParseEndpoint(text)
+		return err
+	})
+	flags.Func("state", "only those in these `SERVER:CLIENT` states, of which one may be left out", func(text string) (err error) {
+		filter.State, err = control.ParseStatePattern(text)
+		return err
+	})
+	flags.StringVar(&filter.Interface, "iface", "", "only those that came in by the interface of this `NAME`")
 	clientFlags(cmd, &socket, &asJSON)
 	return cmd
 }
 
-func listText(ctx context.Context, socket string, out io.Writer, verbose int) error {
-	args := control.StatesArgs{Counters: verbose > 0}
-	return control.Call(ctx, socket, "states", args, func(raw json.RawMessage) error {
-		var s control.State
-		if err := json.Unmarshal(raw, &s); err != nil {
-			return fmt.Errorf("states: %w", err)
+// listStates writes the text that the daemon has made of the states.
+func listStates(ctx context.Context, socket, command string, args any, out io.Writer) error {
+	return control.Call(ctx, socket, command, args, func(raw json.RawMessage) error {
+		var text string
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return fmt.Errorf("%s: %w", command, err)
 		}
-		return s.WriteText(out, verbose)
-	})
-}
-
-// listJSON writes the states as they come, so that a million of them need no
-// memory here. A document that was cut off is no JSON.
-func listJSON(ctx context.Context, socket string, out io.Writer, _ int) error {
-	begin, end := `{"states":[`, "]}\n"
-	err := control.Call(ctx, socket, "states", control.StatesArgs{Counters: true}, func(raw json.RawMessage) error {
-		_, err := fmt.Fprintf(out, "%s\n%s", begin, raw)
-		begin, end = ",", "\n]}\n"
+		_, err := io.WriteString(out, text)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	if begin != "," {
-		end = begin + end
-	}
-	_, err = io.WriteString(out, end)
-	return err
 }

@@ -50,3 +50,6 @@ func distance(a, b string, limit int) int {
 	}
 	return min(above[len(b)], limit)
 }
+
+// DidYouMean is the same for words that are not the configuration's.
+func DidYouMean(word string, known []string) string { return didYouMean(word, known) }

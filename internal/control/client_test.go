@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -49,20 +50,24 @@ func answers(t *testing.T, answer string) string {
 }
 
 func TestOddAnswers(t *testing.T) {
+	long := strings.Repeat("x", 200_000)
 	tests := []struct{ name, answer, items, err string }{
-		{"done", `{"done":true}`, "", ""},
+		{"done", `{"done":true}` + "\n", "", ""},
 		{"nothing", "", "", "states: the daemon's answer was cut off: EOF"},
-		{"no end", `{"item":1}`, "1", "states: the daemon's answer was cut off: EOF"},
-		{"half", `{"item":1}{"item":`, "1", "states: the daemon's answer was cut off: unexpected EOF"},
-		{"no JSON", "hello", "", "states: the daemon's answer was cut off: invalid character 'h' looking for beginning of value"},
-		{"error after items", `{"item":1}{"error":"states: stopping"}`, "1", "states: stopping"},
-		{"more after the end", `{"done":true}{"item":1}`, "", ""},
+		{"no end", `{"item":1}` + "\n", "1", "states: the daemon's answer was cut off: EOF"},
+		{"half", `{"item":1}` + "\n" + `{"item":`, "1", "states: the daemon's answer was cut off: unexpected EOF"},
+		{"end of the line missing", `{"done":true}`, "", "states: the daemon's answer was cut off: unexpected EOF"},
+		{"no JSON", "hello\n", "", "states: the daemon's answer makes no sense: invalid character 'h' looking for beginning of value"},
+		{"neither item nor end", "{}\n", "", `states: the daemon's answer makes no sense: "{}\n"`},
+		{"error after items", `{"item":1}` + "\n" + `{"error":"states: stopping"}` + "\n", "1", "states: stopping"},
+		{"more after the end", `{"done":true}` + "\n" + `{"item":1}` + "\n", "", ""},
+		{"a long item", `{"item":"` + long + `"}` + "\n" + `{"item":2}` + "\n" + `{"done":true}` + "\n", `"` + long + `" 2`, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			items, err := ask(t, answers(t, tt.answer), "states", nil)
 			if items != tt.items || fmt.Sprint(err) != orNil(tt.err) {
-				t.Errorf("got %q, %v\nwant %q, %v", items, err, tt.items, orNil(tt.err))
+				t.Errorf("got %.200q, %v\nwant %.200q, %v", items, err, tt.items, orNil(tt.err))
 			}
 		})
 	}

@@ -2,15 +2,10 @@ package control
 
 import (
 	"fmt"
-	"io"
 	"net/netip"
+	"strconv"
 	"time"
 )
-
-// StatesArgs are the arguments of the command "states".
-type StatesArgs struct {
-	Counters bool `json:"counters"` // packets and octets too, which the kernel has to be asked for
-}
 
 // Peer is one side of a listed state. Its numbers are those the side itself uses.
 type Peer struct {
@@ -51,25 +46,35 @@ type State struct {
 	Reply    *Counter `json:"reply"`
 }
 
-// WriteText writes the state as pfctl -ss does: a line, with verbose 1 (-v) two
-// more, with verbose 2 (-vv) three.
-func (s *State) WriteText(w io.Writer, verbose int) error {
-	_, err := fmt.Fprintf(w, "%s %s %s <- %s       %s\n", s.Interface, s.Protocol, s.Dest.endpoint(), s.Source.endpoint(), s.State)
-	if verbose >= 1 && err == nil {
-		_, err = fmt.Fprintf(w, "   %s  %s\n   %s\n", s.Dest.window(), s.Source.window(), s.times())
+// AppendText appends the state as pfctl -ss writes it: a line, with verbose 1 (-v)
+// two more, with verbose 2 (-vv) three.
+func (s *State) AppendText(b []byte, verbose int) []byte {
+	b = append(b, s.Interface...)
+	b = append(b, ' ')
+	b = append(b, s.Protocol...)
+	b = append(b, ' ')
+	b = appendEndpoint(b, s.Dest.Address, s.Dest.Port)
+	b = append(b, " <- "...)
+	b = appendEndpoint(b, s.Source.Address, s.Source.Port)
+	b = append(b, "       "...)
+	b = append(b, s.State...)
+	b = append(b, '\n')
+	if verbose >= 1 {
+		b = fmt.Appendf(b, "   %s  %s\n   %s\n", s.Dest.window(), s.Source.window(), s.times())
 	}
-	if verbose >= 2 && err == nil {
-		_, err = fmt.Fprintf(w, "   id: %s creatorid: 00000000\n", s.ID)
+	if verbose >= 2 {
+		b = fmt.Appendf(b, "   id: %s creatorid: 00000000\n", s.ID)
 	}
-	return err
+	return b
 }
 
-// endpoint is pf's way to write an address and port.
-func (p *Peer) endpoint() string {
-	if p.Address.Is4() {
-		return fmt.Sprintf("%s:%d", p.Address, p.Port)
+// appendEndpoint is pf's way to write an address and port.
+func appendEndpoint(b []byte, a netip.Addr, port uint16) []byte {
+	b = a.AppendTo(b)
+	if a.Is4() {
+		return strconv.AppendUint(append(b, ':'), uint64(port), 10)
 	}
-	return fmt.Sprintf("%s[%d]", p.Address, p.Port)
+	return append(strconv.AppendUint(append(b, '['), uint64(port), 10), ']')
 }
 
 func (p *Peer) window() string {

@@ -3,14 +3,14 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
-	"nfqfw/internal/offload"
-	"nfqfw/internal/packet"
 )
 
 func (d *daemon) handlers() map[string]control.Handler {
@@ -20,45 +20,94 @@ func (d *daemon) handlers() map[string]control.Handler {
 // states answers "nfqfw states".
 func (d *daemon) states(ctx context.Context, raw json.RawMessage, send func(any) error) error {
 	var args control.StatesArgs
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &args); err != nil {
-			return fmt.Errorf("states: %w", err)
-		}
+	if err := parseArgs("states", raw, &args); err != nil {
+		return err
 	}
-	var table *offload.Table
+	if err := d.knowRules("states", args.Filter.Rules); err != nil {
+		return err
+	}
+	var kernel *traffic
 	if args.Counters {
 		var err error
-		if table, err = offload.Open(); err != nil {
+		if kernel, err = openTraffic(d.many(&args.Filter)); err != nil {
 			return fmt.Errorf("states: %w", err)
 		}
-		defer table.Close()
+		defer kernel.close()
 	}
-	return d.engine.States(d.now(), func(l *engine.Listed) error {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("states: the daemon is stopping")
-		}
+	out := control.NewStateSender(&args, send)
+	err := d.eachState(ctx, &args.Filter, func(l *engine.Listed) error {
 		s := d.listed(l)
-		if table != nil && l.Offloaded {
-			count(table, l.Tuple, s)
+		if kernel != nil && l.Offloaded {
+			s.Original, s.Reply = kernel.of(l.Tuple)
 		}
-		return send(s)
+		return out.Send(s)
+	})
+	if err == nil {
+		err = out.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("states: %w", err)
+	}
+	return nil
+}
+
+// parseArgs reads a command's arguments; none are the zero value.
+func parseArgs(command string, raw json.RawMessage, args any) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(raw, args); err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	return nil
+}
+
+// errStopping ends a listing with the daemon.
+var errStopping = errors.New("the daemon is stopping")
+
+// eachState calls f for every state that the filter chooses.
+func (d *daemon) eachState(ctx context.Context, f *control.StateFilter, call func(*engine.Listed) error) error {
+	return d.engine.States(d.now(), func(l *engine.Listed) error {
+		if ctx.Err() != nil {
+			return errStopping
+		}
+		if !d.chooses(f, l) {
+			return nil
+		}
+		return call(l)
 	})
 }
 
-// count adds the kernel's counters. A connection whose entry is gone meanwhile,
-// or was made while the kernel did not count, is shown without.
-func count(table *offload.Table, t packet.Tuple, s *control.State) {
-	found, e, err := table.Query(t)
-	if err != nil || found == packet.KernelAbsent || !e.HasTraffic {
-		return
-	}
-	s.Original = &control.Counter{Packets: e.Original.Packets, Bytes: e.Original.Octets}
-	s.Reply = &control.Counter{Packets: e.Reply.Packets, Bytes: e.Reply.Octets}
+func (d *daemon) chooses(f *control.StateFilter, l *engine.Listed) bool {
+	return f.State.Matches(l.Dst.State, l.Src.State) &&
+		(len(f.Rules) == 0 || slices.Contains(f.Rules, l.RuleName)) &&
+		control.Within(f.Source, l.Tuple.Src.Netip()) &&
+		f.Dest.Holds(l.Tuple.Destination()) &&
+		(f.Interface == "" || f.Interface == d.interfaceName(l.InDev))
+}
+
+// fewStates are so few that to ask the kernel for the entry of each is cheaper than
+// to have it list them all.
+const fewStates = 1000
+
+// many says whether the filter chooses more than a few states.
+func (d *daemon) many(f *control.StateFilter) bool {
+	n := 0
+	err := d.engine.States(d.now(), func(l *engine.Listed) error {
+		if d.chooses(f, l) {
+			n++
+		}
+		if n > fewStates {
+			return errStopping
+		}
+		return nil
+	})
+	return err != nil
 }
 
 func (d *daemon) listed(l *engine.Listed) *control.State {
 	s := &control.State{
-		ID: fmt.Sprintf("%016x", l.ID), Interface: d.interfaces.link(l.InDev).name, Protocol: "tcp",
+		ID: fmt.Sprintf("%016x", l.ID), Interface: d.interfaceName(l.InDev), Protocol: "tcp",
 		Source: listedPeer(&l.Src, 0), Dest: listedPeer(&l.Dst, uint32(l.SeqDiff)),
 		State: l.Dst.State.String() + ":" + l.Src.State.String(), Counts: l.Counting, Proxied: l.Proxied,
 		Rule: l.RuleName, Number: uint32(l.RuleNumber), Timeout: l.Timeout.String(),
@@ -67,12 +116,17 @@ func (d *daemon) listed(l *engine.Listed) *control.State {
 	if l.ShakingHands() {
 		s.State = l.Src.State.String()
 	}
-	if s.Interface == "" {
-		s.Interface = "all"
-	}
 	s.Source.Address, s.Source.Port = l.Tuple.Src.Netip(), l.Tuple.SrcPort
 	s.Dest.Address, s.Dest.Port = l.Tuple.Dst.Netip(), l.Tuple.DstPort
 	return s
+}
+
+// interfaceName is the name of an interface, "all" if there is none of that index.
+func (d *daemon) interfaceName(index uint32) string {
+	if name := d.interfaces.link(index).name; name != "" {
+		return name
+	}
+	return "all"
 }
 
 func listedPeer(p *conntrack.Peer, seqDiff uint32) control.Peer {

@@ -86,10 +86,7 @@ func (s *socket) match(b []byte) (body []byte, mine bool, err error) {
 	if binary.NativeEndian.Uint16(b[4:]) != unix.NLMSG_ERROR {
 		return body, true, nil
 	}
-	if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
-		return nil, true, unix.Errno(errno)
-	}
-	return nil, true, nil
+	return nil, true, errno(body)
 }
 
 func (s *socket) close() error { return unix.Close(s.fd) }
