@@ -9,7 +9,8 @@ type Limits struct {
 	States uint32 // states of its source, from admission until they are removed
 	Rate   Rate   // connections of its source that are admitted
 	Nodes  uint32 // sources that are counted together
-	// Track is how long the source is remembered after its last state.
+	// Track is how long the source is remembered after its last state: the Window
+	// of Rate at least, without which that could not be judged.
 	Track time.Duration
 }
 

@@ -77,7 +77,7 @@ func TestSourcesAreBoundedAndGo(t *testing.T) {
 func TestSourceIsRemembered(t *testing.T) {
 	var nodes Nodes
 	sources := NewSources(10, 1)
-	k, l := sourceKey("198.51.100.7/32"), &Limits{Rate: Rate{2, 10 * time.Second}, Track: 10 * time.Second}
+	k, l := sourceKey("198.51.100.7/32"), &Limits{Rate: Rate{2, 10 * time.Second}}
 	connect := func(now time.Duration) Excess {
 		t.Helper()
 		src, err := sources.Acquire(k, &nodes, l, now, false)

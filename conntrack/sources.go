@@ -107,7 +107,7 @@ func (t *Sources) Acquire(k SourceKey, nodes *Nodes, l *Limits, now time.Duratio
 		}
 	}
 	s.refs++
-	s.track = max(s.track, l.Track)
+	s.track = max(s.track, l.Track, l.Rate.Window)
 	return s, nil
 }
 

@@ -21,6 +21,14 @@ func networkFlag(cmd *cobra.Command, name string, network *netip.Prefix, usage s
 	})
 }
 
+// stateFlag adds a filter by the peers' states.
+func stateFlag(cmd *cobra.Command, pattern *control.StatePattern) {
+	cmd.Flags().Func("state", "those in these `SERVER:CLIENT` states, of which one may be left out", func(text string) (err error) {
+		*pattern, err = control.ParseStatePattern(text)
+		return err
+	})
+}
+
 // texter is an item that a listing shows.
 type texter interface {
 	WriteText(w io.Writer, verbose int) error

@@ -1,13 +1,16 @@
 package main
 
 import (
-	"context"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"nfqfw/internal/config"
 	"nfqfw/internal/daemon"
 )
 
@@ -19,7 +22,8 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Be the firewall, in the foreground, until SIGTERM",
-		Long: `Be the firewall, in the foreground, until SIGTERM or Ctrl-C. Needs root.
+		Long: `Be the firewall, in the foreground, until SIGTERM or Ctrl-C. Needs root. SIGHUP
+has it read the file again, as "nfqfw reload" does.
 
 It puts chains of its own, named NFQFW-..., into the tables raw and mangle of
 iptables and ip6tables, and takes them away when it stops; "nfqfw hooks" prints
@@ -28,27 +32,34 @@ them. It has the kernel count the traffic of connections meanwhile
 		Example: "  nfqfw run -c /etc/nfqfw.toml",
 		Args:    noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
-			c, err := readConfig(path)
-			if err != nil {
-				return err
-			}
-			if socket != "" {
-				if c.Daemon.Control, err = filepath.Abs(socket); err != nil {
-					return err
-				}
-			}
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
 			log := newLog(cmd.ErrOrStderr(), debug)
-			logWarnings(log, path, c)
-			ctx, cancel := context.WithCancel(cmd.Context())
-			defer onHangup(ctx, log)()
-			defer cancel()
-			return daemon.Run(cmd.Context(), c, log)
+			load := func() (*config.Config, error) { return loadConfig(path, socket, log) }
+			return daemon.Run(cmd.Context(), daemon.Options{Load: load, Reload: hangup, Log: log})
 		}),
 	}
 	configFlag(cmd, &path)
 	controlFlag(cmd, &socket, "the file's [daemon] control")
 	cmd.Flags().BoolVar(&debug, "debug", false, "log every dropped packet, a few a second at most")
 	return cmd
+}
+
+// loadConfig reads the file as it is now; a socket that is named goes before the
+// file's.
+func loadConfig(path, socket string, log *slog.Logger) (*config.Config, error) {
+	c, err := readConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	if socket != "" {
+		if c.Daemon.Control, err = filepath.Abs(socket); err != nil {
+			return nil, err
+		}
+	}
+	logWarnings(log, path, c)
+	return c, nil
 }
 
 func newLog(w io.Writer, debug bool) *slog.Logger {

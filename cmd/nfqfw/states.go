@@ -50,10 +50,7 @@ million states.`,
 		filter.Dest, err = control.ParseEndpoint(text)
 		return err
 	})
-	flags.Func("state", "only those in these `SERVER:CLIENT` states, of which one may be left out", func(text string) (err error) {
-		filter.State, err = control.ParseStatePattern(text)
-		return err
-	})
+	stateFlag(cmd, &filter.State)
 	flags.StringVar(&filter.Interface, "iface", "", "only those that came in by the interface of this `NAME`")
 	clientFlags(cmd, &socket, &asJSON)
 	return cmd

@@ -13,7 +13,7 @@ import (
 // servers elsewhere nobody knows.
 func (d *daemon) refreshBacklogs() {
 	var unknown []*rules.Rule
-	list := d.config.Rules
+	list := d.config.Load().Rules
 	for i := range list {
 		if r := &list[i]; r.State == rules.Adaptive && r.Backlog == 0 {
 			unknown = append(unknown, r)
@@ -24,7 +24,7 @@ func (d *daemon) refreshBacklogs() {
 	}
 	listeners, err := backlog.Listeners()
 	if err != nil {
-		d.backlogs.Do(func() { d.log.Warn("the backlogs of this machine's servers are not known", "err", err) })
+		d.failures.Do(func() { d.log.Warn("the backlogs of this machine's servers are not known", "err", err) })
 		return
 	}
 	local := localAddrs()

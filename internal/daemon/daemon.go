@@ -6,7 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"os"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,14 +39,28 @@ const (
 	drainInterval = 10 * time.Millisecond
 )
 
+// Options are what Run needs to know.
+type Options struct {
+	Load   func() (*config.Config, error) // reads the configuration as it is now
+	Reload <-chan os.Signal               // asks that it be read again
+	Log    *slog.Logger
+}
+
 // daemon is what runs.
 type daemon struct {
 	log        *slog.Logger
-	config     *config.Config
+	load       func() (*config.Config, error)
+	config     atomic.Pointer[config.Config]
 	engine     *engine.Engine
 	interfaces *interfaces
 	started    time.Time
-	backlogs   rate.Sometimes // log lines about them
+	killer     *killer
+	flushes    *flushes
+	failures   rate.Sometimes // log lines about what is tried again
+
+	reloading sync.Mutex // guards what follows, and that there is one reload at a time
+	hooks     *hooks.Hooks
+	finishing []rules.Rule // that have vanished, and may have states
 
 	// For their counters; complete before the control socket answers anybody.
 	queues  []*nfq.Queue
@@ -68,20 +85,32 @@ func queues(c *config.Config) int {
 	return runtime.NumCPU()
 }
 
+// newDaemon makes a daemon that has touched nothing yet.
+func newDaemon(c *config.Config, o Options) *daemon {
+	d := &daemon{
+		log: o.Log, load: o.Load, engine: newEngine(c), interfaces: newInterfaces(), started: time.Now(),
+		flushes: newFlushes(), hooks: hooks.New(Hooks(c), o.Log), failures: rate.Sometimes{Interval: time.Minute},
+	}
+	d.config.Store(c)
+	return d
+}
+
 // Run is the firewall, until ctx ends. It takes over hooks that an earlier run
 // left, and leaves none. What it needs and cannot have it says before it has
 // changed anything; above all, it leaves the hooks of another daemon alone.
-func Run(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
-	h := hooks.New(Hooks(c), log)
+func Run(ctx context.Context, o Options) (err error) {
+	c, err := o.Load()
+	if err != nil {
+		return err
+	}
 	if err := privileged(); err != nil {
 		return err
 	}
-	if err := h.Check(); err != nil {
+	d := newDaemon(c, o)
+	if err := d.hooks.Check(); err != nil {
 		return err
 	}
-	d := &daemon{log: log, config: c, engine: newEngine(c), interfaces: newInterfaces(), started: time.Now()}
-	d.backlogs.Interval = time.Minute
-	server, err := control.Listen(c.Daemon.Control, d.handlers(), log)
+	server, err := control.Listen(c.Daemon.Control, d.handlers(), o.Log)
 	if err != nil {
 		return err
 	}
@@ -91,7 +120,7 @@ func Run(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	return d.run(ctx, h, server)
+	return d.run(ctx, server, o.Reload)
 }
 
 // account has the kernel count what connections carry, and returns how to undo it.
@@ -109,7 +138,8 @@ func account() (restore func() error, err error) {
 // run puts the hooks in when all loops run, and lets these go on until the
 // hooks are out. The kernel gives a queue to one process only, so that hooks
 // that are there once all queues are ours are nobody's.
-func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server) error {
+func (d *daemon) run(ctx context.Context, server *control.Server, reload <-chan os.Signal) error {
+	c := d.config.Load()
 	loops, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, failed := errgroup.WithContext(loops)
@@ -119,30 +149,47 @@ func (d *daemon) run(ctx context.Context, h *hooks.Hooks, server *control.Server
 	}
 	d.warnInterfaces()
 	d.refreshBacklogs()
-	err := h.Install(ctx)
+	err := d.hooks.Install(ctx)
 	if err == nil {
-		d.engine.SetTimestamps(h.Timestamps())
+		d.engine.SetTimestamps(d.hooks.Timestamps())
 		// Whoever gets an answer knows that the hooks are in.
 		group.Go(func() error { return server.Serve(failed) })
-		d.log.Info("ready", "rules", len(d.config.Rules), "queues", queues(d.config), "control", d.config.Daemon.Control)
+		d.log.Info("ready", "rules", len(c.Rules), "queues", queues(c), "control", c.Daemon.Control)
 		d.warnForwards(ctx)
-		select {
-		case <-ctx.Done():
-			d.drain(failed)
-		case <-failed.Done(): // a loop has ended; its error comes from Wait
-		}
+		d.keep(ctx, failed, reload)
 	}
-	err = joinNew(err, d.unhook(ctx, h))
+	err = joinNew(err, d.unhook(ctx))
 	stop()
 	err = errors.Join(err, group.Wait())
 	d.log.Info("stopped")
 	return err
 }
 
+// keep waits for the end, and reloads meanwhile when it is asked to.
+func (d *daemon) keep(ctx, failed context.Context, reload <-chan os.Signal) {
+	clock := time.NewTicker(finishInterval)
+	defer clock.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			d.drain(failed)
+			return
+		case <-failed.Done(): // a loop has ended; its error comes from Wait
+			return
+		case <-reload:
+			if _, err := d.reload(ctx); err != nil {
+				d.log.Error("not reloaded; what was in force stays in force", "err", err)
+			}
+		case <-clock.C:
+			d.finish(ctx)
+		}
+	}
+}
+
 // warnInterfaces tells of interfaces that rules name and that do not exist. They
 // may come later, or be misspelt, and then nothing is limited.
 func (d *daemon) warnInterfaces() {
-	for _, r := range d.config.Rules {
+	for _, r := range d.config.Load().Rules {
 		for _, name := range r.On {
 			if !d.interfaces.exists(name) {
 				d.log.Warn("no such interface; what comes in by others passes untouched", "rule", r.Name, "interface", name)
@@ -158,7 +205,7 @@ func (d *daemon) warnForwards(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("the nat table is not looked at", "err", err)
 	}
-	for _, err := range hooks.Conflicts(forwards, d.config.Rules) {
+	for _, err := range hooks.Conflicts(forwards, d.config.Load().Rules) {
 		d.log.Warn("forwarded by nat", "err", err)
 	}
 }
@@ -190,15 +237,15 @@ func (d *daemon) proxied() int {
 
 // unhook takes the hooks out, though ctx has ended. The kernel goes on translating
 // if a connection needs it.
-func (d *daemon) unhook(ctx context.Context, h *hooks.Hooks) error {
+func (d *daemon) unhook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	n := d.proxied()
 	if n == 0 {
-		return h.Remove(ctx)
+		return d.hooks.Remove(ctx)
 	}
 	d.log.Warn("proxied connections stay open, and a chain that keeps them going is left in the tables mangle", "connections", n, "chain", hooks.Translation)
-	return h.Retire(ctx)
+	return d.hooks.Retire(ctx)
 }
 
 // joinNew joins errors, unless the second only repeats the first: what keeps
@@ -235,7 +282,11 @@ func (d *daemon) start(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	group.Go(func() error { return t.run(ctx) })
-	for i := range queues(d.config) {
+	if d.killer, err = d.newKiller(); err != nil {
+		return err
+	}
+	group.Go(func() error { return d.killer.run(ctx) })
+	for i := range queues(d.config.Load()) {
 		number := firstQueue + uint16(i)
 		w, err := d.newWorker(number)
 		if err != nil {

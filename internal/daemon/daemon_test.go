@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -24,19 +23,19 @@ import (
 	"nfqfw/internal/packet"
 )
 
-// newDaemon is one that has never touched the kernel.
-func newDaemon(t *testing.T, file string) *daemon {
+// testDaemon is one that has never touched the kernel.
+func testDaemon(t *testing.T, file string) *daemon {
 	t.Helper()
 	c, err := config.Parse([]byte(file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &daemon{log: slog.New(slog.DiscardHandler), config: c, engine: newEngine(c), interfaces: newInterfaces(), started: time.Now()}
+	return newDaemon(c, Options{Log: slog.New(slog.DiscardHandler)})
 }
 
 func TestHooksOfConfig(t *testing.T) {
-	d := newDaemon(t, "[daemon]\nqueues = 3\nwhen_down = \"open\"\n[[rule]]\nport = [80]\n")
-	h := Hooks(d.config)
+	d := testDaemon(t, "[daemon]\nqueues = 3\nwhen_down = \"open\"\n[[rule]]\nport = [80]\n")
+	h := Hooks(d.config.Load())
 	if h.FirstQueue != firstQueue || h.LastQueue != firstQueue+2 || !h.Open || len(h.Rules) != 1 {
 		t.Errorf("%+v", h)
 	}
@@ -61,7 +60,7 @@ func TestJoinNew(t *testing.T) {
 }
 
 func TestInfo(t *testing.T) {
-	d := newDaemon(t, "[limits]\nstates = 7\nsrc_nodes = 5\n")
+	d := testDaemon(t, "[limits]\nstates = 7\nsrc_nodes = 5\n")
 	d.engine.Counters().Passed.Add(11)
 	d.engine.Counters().Reasons[packet.ReasonShort].Add(2)
 	d.started = time.Now().Add(-time.Minute)
@@ -100,7 +99,7 @@ func TestListed(t *testing.T) {
 		},
 		RuleName: "web", RuleNumber: 1, Age: 1500 * time.Millisecond, ExpiresIn: 30 * time.Second, Counting: true,
 	}
-	d := newDaemon(t, "")
+	d := testDaemon(t, "")
 	seven := uint8(7)
 	want := &control.State{
 		ID: "00000000000000ab", Interface: "all", Protocol: "tcp", State: "ESTABLISHED:FIN_WAIT_2", Counts: true,
@@ -119,7 +118,7 @@ func TestListed(t *testing.T) {
 }
 
 func TestStatesOfNothing(t *testing.T) {
-	d := newDaemon(t, "")
+	d := testDaemon(t, "")
 	none := func(any) error { t.Error("an item"); return nil }
 	if err := d.states(t.Context(), nil, none); err != nil {
 		t.Error(err)
@@ -150,7 +149,8 @@ func TestRunNotPermitted(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		dropPrivileges(t)
-		done <- Run(context.Background(), c, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		load := func() (*config.Config, error) { return c, nil }
+		done <- Run(context.Background(), Options{Load: load, Log: slog.New(slog.DiscardHandler)})
 	}()
 	const want = "daemon: not permitted to filter packets; run as root, or with CAP_NET_ADMIN and CAP_NET_RAW"
 	if err := <-done; fmt.Sprint(err) != want {

@@ -19,7 +19,7 @@ func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error
 	if err != nil {
 		return fmt.Errorf("info: %w", err)
 	}
-	limits := d.config.Limits
+	limits := d.config.Load().Limits
 	return send(&control.Info{
 		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Counters: d.counters(), Losses: losses,
 		Evicted:    d.engine.Counters().Evicted.Load(),
@@ -30,7 +30,7 @@ func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error
 }
 
 func (d *daemon) syncookies() control.Syncookies {
-	c, mode := d.engine.Counters(), d.config.Cookies.Mode
+	c, mode := d.engine.Counters(), d.config.Load().Cookies.Mode
 	total := d.engine.Total()
 	return control.Syncookies{
 		Mode: mode.String(), Active: mode == synproxy.CookiesAlways || mode == synproxy.CookiesAdaptive && total.On,

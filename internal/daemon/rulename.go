@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"nfqfw/internal/config"
+	"nfqfw/internal/engine"
 )
 
 // knowRules is an error if there is no rule of one of these names.
@@ -18,10 +19,12 @@ func (d *daemon) knowRules(command string, names []string) error {
 	return nil
 }
 
-// ruleNames are the names of the rules.
+// ruleNames are the names of the rules, those that have vanished and have states
+// included.
 func (d *daemon) ruleNames() (names []string) {
-	for i := range d.config.Rules {
-		names = append(names, d.config.Rules[i].Name)
-	}
+	_ = d.engine.Rules(func(r *engine.ListedRule) error {
+		names = append(names, r.Rule.Name)
+		return nil
+	})
 	return names
 }

@@ -14,7 +14,9 @@ import (
 )
 
 func (d *daemon) handlers() map[string]control.Handler {
-	return map[string]control.Handler{"info": d.info, "states": d.states}
+	return map[string]control.Handler{
+		"info": d.info, "states": d.states, "kill": d.answerKill, "reload": d.answerReload,
+	}
 }
 
 // states answers "nfqfw states".
@@ -71,19 +73,19 @@ func (d *daemon) eachState(ctx context.Context, f *control.StateFilter, call fun
 		if ctx.Err() != nil {
 			return errStopping
 		}
-		if !d.chooses(f, l) {
+		if !d.chooses(f, &l.State, l.RuleName) {
 			return nil
 		}
 		return call(l)
 	})
 }
 
-func (d *daemon) chooses(f *control.StateFilter, l *engine.Listed) bool {
-	return f.State.Matches(l.Dst.State, l.Src.State) &&
-		(len(f.Rules) == 0 || slices.Contains(f.Rules, l.RuleName)) &&
-		control.Within(f.Source, l.Tuple.Src.Netip()) &&
-		f.Dest.Holds(l.Tuple.Destination()) &&
-		(f.Interface == "" || f.Interface == d.interfaceName(l.InDev))
+func (d *daemon) chooses(f *control.StateFilter, s *conntrack.State, rule string) bool {
+	return f.State.Matches(s.Dst.State, s.Src.State) &&
+		(len(f.Rules) == 0 || slices.Contains(f.Rules, rule)) &&
+		control.Within(f.Source, s.Tuple.Src.Netip()) &&
+		f.Dest.Holds(s.Tuple.Destination()) &&
+		(f.Interface == "" || f.Interface == d.interfaceName(s.InDev))
 }
 
 // fewStates are so few that to ask the kernel for the entry of each is cheaper than
@@ -94,7 +96,7 @@ const fewStates = 1000
 func (d *daemon) many(f *control.StateFilter) bool {
 	n := 0
 	err := d.engine.States(d.now(), func(l *engine.Listed) error {
-		if d.chooses(f, l) {
+		if d.chooses(f, &l.State, l.RuleName) {
 			n++
 		}
 		if n > fewStates {

@@ -129,12 +129,11 @@ func (s *ruleset) newAccount() *account {
 	return &account{id: uint32(len(s.byID))}
 }
 
-// limitsOf are a rule's limits for its sources. To judge a rate, a source has to be
-// remembered for as long as the rate looks back.
+// limitsOf are a rule's limits for its sources.
 func limitsOf(r *rules.Rule, track time.Duration) conntrack.Limits {
 	return conntrack.Limits{
 		Conns: r.MaxSrcConn, States: r.MaxSrcStates, Rate: conntrack.Rate(r.MaxSrcConnRate), Nodes: r.MaxSrcNodes,
-		Track: max(track, r.MaxSrcConnRate.Window),
+		Track: track,
 	}
 }
 

@@ -33,6 +33,7 @@ import (
 // Config is what the hooks depend on.
 type Config struct {
 	Rules      []rules.Rule // their interfaces, addresses and ports are the scope; names of interfaces are not checked
+	Finishing  []rules.Rule // are in scope too: rules that have vanished, and whose connections go on
 	FirstQueue uint16
 	LastQueue  uint16 // at least FirstQueue; packets are spread over all queues between
 	Open       bool   // new connections pass while nobody listens to the queues

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"nfqfw/internal/packet"
@@ -160,7 +161,7 @@ func (w *writer) inScope(builtin, match, target string) {
 			w.line("%s", line)
 		}
 	}
-	for _, s := range scopes(w.config.Rules, w.family) {
+	for _, s := range scopes(slices.Concat(w.config.Rules, w.config.Finishing), w.family) {
 		if builtin == "PREROUTING" || s.iface == "" {
 			add(s.request())
 		}

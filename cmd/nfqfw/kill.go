@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"nfqfw/internal/control"
+)
+
+func newKill() *cobra.Command {
+	var (
+		socket string
+		asJSON bool
+		all    bool
+		id     string
+		args   control.KillArgs
+	)
+	cmd := &cobra.Command{
+		Use:   "kill HOST|NET [HOST|NET[:PORT]]",
+		Short: "End connections, as pfctl -k does, and reset both ends",
+		Long: `End the connections from a client or network of clients, and, if a second one is
+named, to that server or network of servers only. They count no more at once. Both
+ends are reset, which pfctl -k does not do; --silent leaves them to find out.
+
+Of several selections all have to hold.`,
+		Example: `  nfqfw kill 198.51.100.7
+  nfqfw kill 0.0.0.0/0 192.0.2.10:443
+  nfqfw kill --rule web --state FIN_WAIT_2:ESTABLISHED
+  nfqfw kill --id 000000000000002a          # as nfqfw states -vv shows it
+  nfqfw kill --all`,
+		Args: func(cmd *cobra.Command, words []string) (err error) {
+			if args.ID, err = parseID(id); err != nil {
+				return misuse(cmd, "--id: "+err.Error())
+			}
+			if err := parseEnds(cmd, words, &args.Filter); err != nil {
+				return err
+			}
+			if selects := len(words) > 0 || args.ID != 0 || len(args.Filter.Rules) > 0 || args.Filter.State != (control.StatePattern{}) || args.Filter.Interface != ""; selects == all {
+				return misuse(cmd, "name what to kill, or --all for everything, and not both")
+			}
+			return nil
+		},
+		RunE: does(func(cmd *cobra.Command) error {
+			return control.Call(cmd.Context(), socketPath(socket), "kill", args, func(raw json.RawMessage) error {
+				if asJSON {
+					_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
+					return err
+				}
+				var k control.Killed
+				if err := json.Unmarshal(raw, &k); err != nil {
+					return fmt.Errorf("kill: %w", err)
+				}
+				return k.WriteText(cmd.ErrOrStderr(), cmd.Flags().NArg())
+			})
+		}),
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&all, "all", false, "all connections, as pfctl -F states does")
+	flags.StringVar(&id, "id", "", "the connection of this `ID`, 16 hexadecimal digits")
+	flags.StringArrayVar(&args.Filter.Rules, "rule", nil, "those of the rule of this `NAME`; may be said again, for more rules")
+	stateFlag(cmd, &args.Filter.State)
+	flags.StringVar(&args.Filter.Interface, "iface", "", "those that came in by the interface of this `NAME`")
+	flags.BoolVar(&args.Silent, "silent", false, "forget the states, and tell neither end")
+	clientFlags(cmd, &socket, &asJSON)
+	return cmd
+}
+
+// parseID reads an ID as it is listed; the empty one is 0, which no state has.
+func parseID(text string) (uint64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	id, err := strconv.ParseUint(text, 16, 64)
+	if err != nil || id == 0 {
+		return 0, fmt.Errorf("%q is not the ID of a state (1 to 16 hexadecimal digits, not all 0)", text)
+	}
+	return id, nil
+}
+
+// parseEnds reads the client and the server of the connections to kill.
+func parseEnds(cmd *cobra.Command, words []string, f *control.StateFilter) (err error) {
+	if len(words) > 2 {
+		return misuse(cmd, fmt.Sprintf("takes a client and a server, but was given %d words", len(words)))
+	}
+	if len(words) > 0 {
+		if f.Source, err = control.ParseNetwork(words[0]); err != nil {
+			return misuse(cmd, fmt.Sprintf("%q: %v", words[0], err))
+		}
+	}
+	if len(words) > 1 {
+		if f.Dest, err = control.ParseEndpoint(words[1]); err != nil {
+			return misuse(cmd, fmt.Sprintf("%q: %v", words[1], err))
+		}
+	}
+	return nil
+}
