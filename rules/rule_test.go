@@ -1,19 +1,14 @@
 package rules
 
 import (
-	"flag"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"nfqfw/internal/packet"
 )
-
-var seed = flag.Uint64("seed", 0, "of TestMatchRandom; 0: the time")
 
 // prefixes reads a list as the configuration writes it, "any" left out.
 func prefixes(words ...string) Prefixes {
@@ -187,6 +182,71 @@ func holds(t *testing.T, l Prefixes, addresses string, want bool) {
 	}
 }
 
+// What a rule's addresses are, with tables: each sentence of the doc of Addresses.
+func TestAddresses(t *testing.T) {
+	tables := map[string]Table{
+		"abusers": fakeTable{netip.MustParseAddr("203.0.113.1"): true, netip.MustParseAddr("2001:db8::bad"): true},
+		"friends": fakeTable{netip.MustParseAddr("203.0.113.1"): true, netip.MustParseAddr("10.0.0.1"): true},
+	}
+	lookup := func(name string) Table { return tables[name] }
+	for _, tt := range []struct {
+		policy   string
+		prefixes Prefixes
+		tables   string
+		in, out  string
+	}{
+		{"the zero value holds every address", nil, "",
+			"203.0.113.1 10.0.0.1 2001:db8::1", ""},
+		{"a table holds its addresses only", nil, "abusers",
+			"203.0.113.1 2001:db8::bad", "203.0.113.2 2001:db8::1"},
+		{"tables are alternatives", nil, "abusers friends",
+			"203.0.113.1 10.0.0.1", "203.0.113.2"},
+		{"prefixes and tables are alternatives", prefixes("192.0.2.0/24"), "abusers",
+			"192.0.2.1 203.0.113.1", "10.0.0.1 2001:db8::1"},
+		{"a negated prefix takes out what a table holds", prefixes("!203.0.113.0/24"), "abusers",
+			"2001:db8::bad", "203.0.113.1 10.0.0.1"},
+		{"a longer prefix puts it in again", prefixes("!203.0.113.0/24", "203.0.113.1/32"), "abusers",
+			"203.0.113.1", "203.0.113.2"},
+		{"a negated table only holds all others", nil, "!abusers",
+			"203.0.113.2 10.0.0.1 2001:db8::1", "203.0.113.1 2001:db8::bad"},
+		{"a negated table takes an address out, whatever else names it", prefixes("203.0.113.1/32", "10.0.0.0/8"), "friends !abusers",
+			"10.0.0.1 10.0.0.2", "203.0.113.1 192.0.2.1"},
+		{"negated prefixes and tables only hold all others", prefixes("!10.0.0.0/8"), "!abusers",
+			"192.0.2.1 2001:db8::1", "10.0.0.1 203.0.113.1"},
+		{"a name without a table holds no address", nil, "nobody",
+			"", "203.0.113.1 10.0.0.1"},
+		{"and takes none out", nil, "!nobody",
+			"203.0.113.1 10.0.0.1", ""},
+	} {
+		t.Run(tt.policy, func(t *testing.T) {
+			a := Addresses{Prefixes: tt.prefixes}
+			for _, name := range strings.Fields(tt.tables) {
+				name, negated := strings.CutPrefix(name, "!")
+				a.Tables = append(a.Tables, TableRef{name, negated})
+			}
+			matches(t, a, lookup, tt.in, "r")
+			matches(t, a, lookup, tt.out, none)
+		})
+	}
+}
+
+// matches checks which rule connections have, if one is from such addresses, and if
+// it is to them.
+func matches(t *testing.T, a Addresses, lookup func(string) Table, list, want string) {
+	t.Helper()
+	from, to := New([]Rule{{Name: "r", From: a}}, lookup), New([]Rule{{Name: "r", To: a}}, lookup)
+	other := netip.MustParseAddrPort("198.51.100.7:1")
+	for _, text := range strings.Fields(list) {
+		one := netip.AddrPortFrom(netip.MustParseAddr(text), 1)
+		if got := nameOf(from.Match("eth0", packet.TupleFrom(one, other))); got != want {
+			t.Errorf("from %s: rule %s, want %s", text, got, want)
+		}
+		if got := nameOf(to.Match("eth0", packet.TupleFrom(other, one))); got != want {
+			t.Errorf("to %s: rule %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestSource(t *testing.T) {
 	grouped := Rule{SourcePrefixV4: 24, SourcePrefixV6: 64}
 	single := Rule{SourcePrefixV4: 32, SourcePrefixV6: 128}
@@ -240,207 +300,5 @@ func sameWords[T fmt.Stringer](t *testing.T, words []string, values ...T) {
 	}
 	if !slices.Equal(got, words) {
 		t.Errorf("values are called %q, words are %q", got, words)
-	}
-}
-
-// Match against a matcher that is slow and obvious, on rules and connections
-// from a world so small that they meet.
-func TestMatchRandom(t *testing.T) {
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("again with: -args -seed %d", *seed)
-	w := world{rand.New(rand.NewPCG(*seed, 0))}
-	hits, total := 0, 0
-	for range 2000 {
-		list := w.rules()
-		set := New(list, nil)
-		for range 10 {
-			in, c := w.device(), w.connection()
-			got, want := nameOf(set.Match(in, c)), nameOf(slowMatch(list, in, c))
-			if got != want {
-				t.Fatalf("%v, in by %s: rule %s, want %s, of\n%s", c, in, got, want, listing(list))
-			}
-			total++
-			if want != none {
-				hits++
-			}
-		}
-	}
-	if hits < total/4 || hits > total*3/4 {
-		t.Errorf("%d of %d connections had a rule: the world is too large or too small", hits, total)
-	}
-}
-
-func listing(list []Rule) string {
-	var b strings.Builder
-	for _, r := range list {
-		fmt.Fprintf(&b, "%s: quick %v, on %v, from %v, to %v, ports %v\n", r.Name, r.Quick, r.On, r.From, r.To, r.Ports)
-	}
-	return b.String()
-}
-
-// slowMatch lists all rules that match, then chooses.
-func slowMatch(list []Rule, in string, c packet.Tuple) *Rule {
-	var matching []*Rule
-	for i := range list {
-		r := &list[i]
-		if slowOn(r.On, in) && slowPort(r.Ports, int(c.DstPort)) && slowIn(r.From.Prefixes, c.Src) && slowIn(r.To.Prefixes, c.Dst) {
-			matching = append(matching, r)
-		}
-	}
-	for _, r := range matching {
-		if r.Quick {
-			return r
-		}
-	}
-	if len(matching) == 0 {
-		return nil
-	}
-	return matching[len(matching)-1]
-}
-
-func slowOn(on []string, in string) bool {
-	return on == nil || strings.Contains(" "+strings.Join(on, " ")+" ", " "+in+" ")
-}
-
-func slowPort(ranges []PortRange, port int) bool {
-	named := make(map[int]bool)
-	for _, r := range ranges {
-		for p := int(r.First); p <= int(r.Last); p++ {
-			named[p] = true
-		}
-	}
-	return named[port] || len(named) == 0
-}
-
-// slowIn compares bits as text: of the prefixes that an address begins with,
-// the longest text decides.
-func slowIn(l Prefixes, a packet.Addr) bool {
-	address := bitText(a.Netip())
-	best, in, plain := "", false, false
-	for _, p := range l {
-		text := bitText(p.Addr())[:len("4:")+p.Bits()]
-		if strings.HasPrefix(address, text) && len(text) > len(best) {
-			best, in = text, !p.Negated
-		}
-		plain = plain || !p.Negated
-	}
-	if best == "" {
-		return !plain
-	}
-	return in
-}
-
-// bitText is "4:" or "6:", then the address in zeros and ones.
-func bitText(a netip.Addr) string {
-	family := "6:"
-	if a.Is4() {
-		family = "4:"
-	}
-	var b strings.Builder
-	for _, octet := range a.AsSlice() {
-		fmt.Fprintf(&b, "%08b", octet)
-	}
-	return family + b.String()
-}
-
-// A world makes rules and connections out of few interfaces, ports and addresses.
-type world struct{ *rand.Rand }
-
-func (w world) rules() []Rule {
-	list := make([]Rule, w.IntN(6))
-	for i := range list {
-		list[i] = Rule{
-			Name: fmt.Sprint("r", i+1), Quick: w.IntN(4) == 0,
-			On: few(w, 2, w.device), Ports: few(w, 3, w.ports), From: Addresses{Prefixes: w.prefixes()}, To: Addresses{Prefixes: w.prefixes()},
-		}
-	}
-	return list
-}
-
-// few makes up to n of something, often none.
-func few[T any](w world, n int, one func() T) []T {
-	var l []T
-	for range max(0, w.IntN(2*n+1)-n) {
-		l = append(l, one())
-	}
-	return l
-}
-
-func (w world) device() string { return []string{"eth0", "eth1", "eth10"}[w.IntN(3)] }
-
-func (w world) ports() PortRange {
-	first := uint16(w.IntN(8))
-	return PortRange{first, first + uint16(w.IntN(3))}
-}
-
-func (w world) address() netip.Addr {
-	text := []string{"10.0.0.0", "10.0.1.0", "2001:db8::", "2001:db8::1:0"}[w.IntN(4)]
-	octets := netip.MustParseAddr(text).AsSlice()
-	octets[len(octets)-1] = byte(w.IntN(8))
-	a, _ := netip.AddrFromSlice(octets)
-	return a
-}
-
-// prefixes never has one prefix twice: it could be in and out.
-func (w world) prefixes() Prefixes {
-	seen := make(map[netip.Prefix]bool)
-	var l Prefixes
-	for _, p := range few(w, 5, w.prefix) {
-		if !seen[p.Prefix] {
-			seen[p.Prefix] = true
-			l = append(l, p)
-		}
-	}
-	return l
-}
-
-// prefix is mostly a long one; some are left with bits of a host.
-func (w world) prefix() Prefix {
-	a := w.address()
-	short := []int{0, 1, 2, 3, 4, 8, 12, a.BitLen()}[w.IntN(8)]
-	p := netip.PrefixFrom(a, a.BitLen()-short).Masked()
-	return Prefix{Prefix: p, Negated: w.IntN(3) == 0}
-}
-
-func (w world) connection() packet.Tuple {
-	return packet.TupleFrom(netip.AddrPortFrom(w.address(), uint16(w.IntN(8))), netip.AddrPortFrom(w.address(), uint16(w.IntN(10))))
-}
-
-// services is a ruleset of n web servers, each with its own exception.
-func services(n int) []Rule {
-	list := make([]Rule, n)
-	for i := range list {
-		server := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
-		list[i] = Rule{
-			Name: fmt.Sprint("web", i), On: []string{"eth0"}, From: addresses("!10.0.0.0/8"),
-			To: Addresses{Prefixes: Prefixes{{Prefix: netip.PrefixFrom(server, 32)}}}, Ports: []PortRange{port(80), port(443)},
-		}
-	}
-	return list
-}
-
-// All rules are looked at, for the last one could win.
-func BenchmarkMatch(b *testing.B) {
-	c := connection("198.51.100.7 > 192.0.0.5:443")
-	for _, n := range []int{10, 100, 1000} {
-		set := New(services(n), nil)
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if set.Match("eth0", c) == nil {
-					b.Fatal("no rule")
-				}
-			}
-		})
-	}
-}
-
-// A match is made for each new connection, of a flood too.
-func TestMatchDoesNotAllocate(t *testing.T) {
-	set, c := New(services(100), nil), connection("198.51.100.7 > 192.0.0.5:443")
-	if n := testing.AllocsPerRun(100, func() { set.Match("eth0", c) }); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }

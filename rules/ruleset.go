@@ -1,68 +1,76 @@
 package rules
 
 import (
-	"net/netip"
-	"slices"
-
 	"nfqfw/internal/packet"
 )
 
-// Ruleset is an ordered list of rules.
+// Ruleset is an ordered list of rules, made for finding the one of a connection
+// without looking at each.
+//
+// What rules say of a port, an address or an interface divides the ports, addresses
+// and interfaces into intervals in which the same rules hold. Each has the set of
+// these rules; a connection's rules are in all the sets of what it is. Tables change,
+// and are asked for the rules that are left.
 type Ruleset struct {
 	rules []Rule
-	from  []addressSet // of each rule
-	to    []addressSet
+	sets
+	ports dimension
+	from  [families]dimension
+	to    [families]dimension
+	on    map[string]set // interfaces that rules name
+	noOn  set            // and any other
+
+	quick, slow set       // rules that end the search, and those that do not
+	asks        []askings // of each rule
 }
 
-// addressSet are Addresses whose tables have been found.
-type addressSet struct {
-	prefixes Prefixes
-	in, out  []Table
-}
+// askings are what a rule has to ask tables.
+type askings struct{ from, to asking }
 
 // New makes a ruleset; it keeps the slice. The tables that rules name are asked for
 // once, by name; without one of that name, nil, the name holds no address.
 func New(rules []Rule, table func(name string) Table) *Ruleset {
-	s := &Ruleset{rules: rules}
+	s := &Ruleset{rules: rules, sets: newSets(len(rules)), asks: make([]askings, len(rules))}
 	for i := range rules {
-		s.from = append(s.from, resolve(&rules[i].From, table))
-		s.to = append(s.to, resolve(&rules[i].To, table))
+		s.asks[i] = askings{ask(&rules[i].From, table), ask(&rules[i].To, table)}
 	}
+	s.ports = s.divide(rules, func(r *Rule) toggles { return portToggles(r.Ports) })
+	for f := range families {
+		s.from[f] = s.divide(rules, func(r *Rule) toggles { return r.From.candidates(f) })
+		s.to[f] = s.divide(rules, func(r *Rule) toggles { return r.To.candidates(f) })
+	}
+	s.nameInterfaces()
+	s.quick = s.which(func(r *Rule) bool { return r.Quick })
+	s.slow = s.which(func(r *Rule) bool { return !r.Quick })
+	s.made()
 	return s
 }
 
-func resolve(a *Addresses, table func(string) Table) addressSet {
-	set := addressSet{prefixes: a.Prefixes}
-	for _, ref := range a.Tables {
-		t := table(ref.Name)
-		switch {
-		case ref.Negated && t != nil:
-			set.out = append(set.out, t)
-		case !ref.Negated && t != nil:
-			set.in = append(set.in, t)
-		case !ref.Negated:
-			set.in = append(set.in, nobody{})
+// which is the set of the rules for which is says yes.
+func (s *Ruleset) which(is func(*Rule) bool) set {
+	var list []int
+	for i := range s.rules {
+		if is(&s.rules[i]) {
+			list = append(list, i)
 		}
 	}
-	return set
+	return s.flip(0, list)
 }
 
-// nobody is a table without an address.
-type nobody struct{}
-
-// Contains is always false.
-func (nobody) Contains(netip.Addr) bool { return false }
-
-func (s *addressSet) contains(a netip.Addr) bool {
-	holds := func(t Table) bool { return t.Contains(a) }
-	if slices.ContainsFunc(s.out, holds) {
-		return false
+func (s *Ruleset) nameInterfaces() {
+	s.noOn = s.which(func(r *Rule) bool { return len(r.On) == 0 })
+	naming := make(map[string][]int)
+	for i := range s.rules {
+		for _, name := range s.rules[i].On {
+			if list := naming[name]; len(list) == 0 || list[len(list)-1] != i {
+				naming[name] = append(list, i)
+			}
+		}
 	}
-	if len(s.in) == 0 {
-		return s.prefixes.Contains(a)
+	s.on = make(map[string]set, len(naming))
+	for name, list := range naming {
+		s.on[name] = s.flip(s.noOn, list)
 	}
-	in, known := s.prefixes.find(a)
-	return in || !known && slices.ContainsFunc(s.in, holds)
 }
 
 // Rules are the rules, in order. They are not to be changed.
@@ -71,22 +79,26 @@ func (s *Ruleset) Rules() []Rule { return s.rules }
 // Match finds the rule for a connection that comes in by an interface, or nil if
 // none is.
 func (s *Ruleset) Match(in string, t packet.Tuple) *Rule {
-	var last *Rule
-	for i := range s.rules {
-		if !s.matches(i, in, t) {
-			continue
-		}
-		if s.rules[i].Quick {
-			return &s.rules[i]
-		}
-		last = &s.rules[i]
+	src, dst := t.Src.Netip(), t.Dst.Netip()
+	on, named := s.on[in]
+	if !named {
+		on = s.noOn
 	}
-	return last
-}
-
-func (s *Ruleset) matches(i int, in string, t packet.Tuple) bool {
-	r := &s.rules[i]
-	return r.matchesPort(t.DstPort) &&
-		(len(r.On) == 0 || slices.Contains(r.On, in)) &&
-		s.to[i].contains(t.Dst.Netip()) && s.from[i].contains(t.Src.Netip())
+	m := meet{
+		s.to[familyOf(dst)].at(addressPoint(t.Dst)), s.from[familyOf(src)].at(addressPoint(t.Src)),
+		s.ports.at(portPoint(t.DstPort)), on, s.quick,
+	}
+	holds := func(i int) bool {
+		a := &s.asks[i]
+		return a.to.holds(dst) && a.from.holds(src)
+	}
+	i := s.first(m, false, holds)
+	if i < 0 {
+		m[len(m)-1] = s.slow
+		i = s.first(m, true, holds)
+	}
+	if i < 0 {
+		return nil
+	}
+	return &s.rules[i]
 }
