@@ -33,6 +33,7 @@ type State struct {
 	Offloaded bool // the kernel has an entry for it that carries the payload
 	Made      bool // and it was told to make it: it did not see the handshake
 	Proxied   bool // the SYN proxy made it
+	Adopted   bool // it was established before there was this table: its numbers are not known until they are seen
 	Killed    bool // by an operator or a flush: it is not listed, and both sides are being told
 	Pressing  bool // it is one of the half-open states that the table's owner counts
 

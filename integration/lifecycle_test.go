@@ -384,7 +384,7 @@ func TestStopWithOpenSessions(t *testing.T) {
 				}
 				fw := startFirewall(t, l, fmt.Sprintf(webRule, tt.policy, 10))
 				_, conns := openSessions(ctx, t, l, at, Families[i], 2)
-				stopAndLeave(t, fw, l, tt.policy == "synproxy")
+				stopAndLeave(t, fw, l, true)
 				echo(t, conns[0])
 				closeSession(t, conns[0])
 				if err := fw.Start(ctx); err != nil {
@@ -418,37 +418,16 @@ func waitClosed(ctx context.Context, t *testing.T, fw *Firewall) {
 	}
 }
 
-// stopAndLeave stops the daemon, which leaves the chain that has the kernel
-// translate, or nothing.
-func stopAndLeave(t *testing.T, fw *Firewall, l *Lab, translating bool) {
+// stopAndLeave stops the daemon, which leaves the chains that keep open connections
+// going, if there are any, or nothing.
+func stopAndLeave(t *testing.T, fw *Firewall, l *Lab, open bool) {
 	t.Helper()
 	if err := fw.Stop(); err != nil {
 		t.Errorf("stop: %v", err)
 	}
 	got := tables(t, l)
 	chains, jumps, target := strings.Count(got, ":NFQFW-"), strings.Count(got, "-j NFQFW-"), strings.Count(got, "-A NFQFW-TRANSLATE -p tcp -j SYNPROXY")
-	if want := map[bool]int{true: len(Families)}[translating]; chains != want || target != want || jumps != 0 {
-		t.Errorf("translating: %v; left in the tables:\n%s", translating, got)
-	}
-}
-
-// This version cannot reload; it says so and goes on.
-func TestHangup(t *testing.T) {
-	ctx := testContext(t)
-	l := newLab(t, Options{})
-	fw := startFirewall(t, l, fmt.Sprintf(webRule, "keep", 10))
-	for i := 1; i <= 2; i++ {
-		if err := fw.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		warned := func() bool {
-			return strings.Count(fw.Log(), `level=WARN msg="SIGHUP: this version cannot reload; restart it to apply a changed file"`) == i
-		}
-		if err := Poll(ctx, warned); err != nil {
-			t.Fatalf("no warning; the log:\n%s", fw.Log())
-		}
-	}
-	if _, err := fw.States(ctx); err != nil {
-		t.Error(err)
+	if n := map[bool]int{true: len(Families)}[open]; chains != 2*n || target != n || jumps != 2*n {
+		t.Errorf("open connections: %v; left in the tables:\n%s", open, got)
 	}
 }

@@ -123,16 +123,27 @@ func Run(ctx context.Context, o Options) (err error) {
 	return d.run(ctx, server, o.Reload)
 }
 
-// account has the kernel count what connections carry, and returns how to undo it.
+// account has the kernel count what connections carry, and note when they began, and
+// returns how to undo it.
 func account() (restore func() error, err error) {
-	counted, err := offload.SetAccounting(true)
-	return func() error {
-		if counted {
-			return nil
+	var off []offload.Setting
+	restore = func() (err error) {
+		for _, s := range off {
+			_, failed := s.Set(false)
+			err = errors.Join(err, failed)
 		}
-		_, err := offload.SetAccounting(false)
 		return err
-	}, err
+	}
+	for _, s := range []offload.Setting{offload.Accounting, offload.Timestamps} {
+		was, err := s.Set(true)
+		if err != nil {
+			return restore, errors.Join(err, restore())
+		}
+		if !was {
+			off = append(off, s)
+		}
+	}
+	return restore, nil
 }
 
 // run puts the hooks in when all loops run, and lets these go on until the
@@ -152,6 +163,9 @@ func (d *daemon) run(ctx context.Context, server *control.Server, reload <-chan 
 	err := d.hooks.Install(ctx)
 	if err == nil {
 		d.engine.SetTimestamps(d.hooks.Timestamps())
+		err = d.adopt() // what was established before the hooks were in, if they were not
+	}
+	if err == nil {
 		// Whoever gets an answer knows that the hooks are in.
 		group.Go(func() error { return server.Serve(failed) })
 		d.log.Info("ready", "rules", len(c.Rules), "queues", queues(c), "control", c.Daemon.Control)
@@ -223,11 +237,11 @@ func (d *daemon) drain(ctx context.Context) {
 	}
 }
 
-// proxied is how many connections need the kernel to translate for them.
-func (d *daemon) proxied() int {
+// open is how many connections need the kernel to track them, or to translate for them.
+func (d *daemon) open() int {
 	n := 0
 	_ = d.engine.States(d.now(), func(l *engine.Listed) error {
-		if l.Proxied && l.Offloaded && !l.Closed() {
+		if l.Offloaded && !l.Closed() {
 			n++
 		}
 		return nil
@@ -235,16 +249,16 @@ func (d *daemon) proxied() int {
 	return n
 }
 
-// unhook takes the hooks out, though ctx has ended. The kernel goes on translating
-// if a connection needs it.
+// unhook takes the hooks out, though ctx has ended. The kernel goes on with the
+// connections that are open.
 func (d *daemon) unhook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	n := d.proxied()
+	n := d.open()
 	if n == 0 {
 		return d.hooks.Remove(ctx)
 	}
-	d.log.Warn("proxied connections stay open, and a chain that keeps them going is left in the tables mangle", "connections", n, "chain", hooks.Translation)
+	d.log.Warn("connections stay open, and two chains that keep them going are left in the tables mangle", "connections", n, "chains", hooks.Translation+" "+hooks.Closing)
 	return d.hooks.Retire(ctx)
 }
 
@@ -286,15 +300,30 @@ func (d *daemon) start(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	group.Go(func() error { return d.killer.run(ctx) })
-	for i := range queues(d.config.Load()) {
-		number := firstQueue + uint16(i)
-		w, err := d.newWorker(number)
+	workers := make([]*worker, queues(d.config.Load()))
+	for i := range workers {
+		w, err := d.newWorker(firstQueue + uint16(i))
 		if err != nil {
-			return err
+			return errors.Join(err, closeAll(workers[:i]))
 		}
+		workers[i] = w
+	}
+	// The queues are ours, and packets wait in them: nobody gets in who would not if
+	// there had always been a daemon.
+	if err := d.adopt(); err != nil {
+		return errors.Join(err, closeAll(workers))
+	}
+	for _, w := range workers {
 		group.Go(func() error { return w.run(ctx) })
 	}
 	return nil
+}
+
+func closeAll(workers []*worker) (err error) {
+	for _, w := range workers {
+		err = errors.Join(err, w.queue.Close(), w.close())
+	}
+	return err
 }
 
 func queueConfig(number uint16, log *slog.Logger) nfq.Config {

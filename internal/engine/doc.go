@@ -13,7 +13,9 @@
 //	server.go   its handshake with the server, and how the two become one
 //	track.go    a connection that has a state: peers, counts, closing
 //	reset.go    a client's RST: the server is asked whether it obeyed
+//	adopt.go    connections that were established before the engine was there
 //	kill.go     connections that are to end now: both sides are asked for their numbers, and reset
+//	adopt.go    connections that were established before the engine was there
 //	kill.go     connections that end now: both sides are asked for their numbers, and reset
 //	pressure.go how many are half-open: when to proxy, and when to bake cookies
 //	admit.go    the one way to the server: a slot of the source, or a refusal

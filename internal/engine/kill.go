@@ -104,6 +104,9 @@ func (e *Engine) kill(sh *conntrack.Shard, s *conntrack.State, now time.Duration
 	if h.Probe == 0 {
 		h.Probe = e.probeNumber(s, s.Src.SeqLo)
 	}
+	if s.Adopted {
+		h.Client = s.Src.SeqLo.Sub(oldest)
+	}
 	h.Tries, h.Due = 1, now+killRetries[0]
 	sh.Wait(s)
 	d.Offload = deleteEntry(s.Tuple)

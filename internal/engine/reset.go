@@ -40,6 +40,9 @@ func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Val
 	if h.Probe == 0 {
 		h.Probe = e.probeNumber(s, seq)
 	}
+	if s.Adopted {
+		h.Client = seq.Sub(oldest) // whatever the client began with
+	}
 	h.Tries = 0
 	if due := now + askInterval(0); !h.Asking || due < h.Due {
 		h.Asking, h.Due = true, due
@@ -49,6 +52,9 @@ func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Val
 	d.emit(synproxy.Reset(s.Tuple, seq))
 	d.emit(probe(s))
 }
+
+// oldest is how far back a number is that is out of any window.
+const oldest = 1 << 30
 
 // probeNumber is one that the client cannot know: cookies of this direction are never
 // sent.

@@ -167,7 +167,10 @@ func (s *scenario) packet(line string, words []string) {
 	s.print(&d)
 	mark := map[packet.Mark]string{
 		packet.MarkOpening: " opening", packet.MarkTrack: " track", packet.MarkClear: " clear", packet.MarkSeen: " seen",
-	}[d.Mark]
+	}[d.Mark&packet.MarkSteer]
+	if d.Mark&packet.MarkServerClosed != 0 {
+		mark += " server-closed"
+	}
 	reason := ""
 	if d.Verdict == packet.Drop {
 		reason = " " + d.Reason.String()
@@ -187,7 +190,7 @@ func (s *scenario) print(d *Decision) {
 	switch d.Offload.Op {
 	case packet.OffloadCreate:
 		track := ""
-		if d.Offload.Track {
+		if d.Offload.Mark&packet.MarkSteer == packet.MarkTrack {
 			track = " track"
 		}
 		if d.Offload.TSDiff != 0 {

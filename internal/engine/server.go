@@ -140,7 +140,7 @@ func (e *Engine) create(s *conntrack.State) packet.Offload {
 		Op: packet.OffloadCreate, Tuple: s.Tuple, Timeout: e.ruleOf(s).lifetimes.Timeouts[s.Timeout],
 		SeqDiff: s.SeqDiff, TSDiff: s.TSDiff, ServerISN: s.Dst.SeqLo - 1,
 		SrcWScale: s.Src.WScale, DstWScale: s.Dst.WScale, HasWScale: s.Src.HasWScale && s.Dst.HasWScale,
-		SACKPermitted: s.Handshake.SACK, Track: s.AwaitsACK() || s.Handshake.Asking || s.Handshake.Ending,
+		SACKPermitted: s.Handshake.SACK, Mark: steer(s),
 	}
 }
 

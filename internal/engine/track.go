@@ -79,13 +79,22 @@ func (v *visit) learn() {
 
 // mark tells the hooks which of the connection's next packets to queue.
 func (v *visit) mark() packet.Mark {
-	switch {
-	case v.state.Opening():
+	if v.state.Opening() {
 		return packet.MarkOpening
-	case v.state.AwaitsACK(), v.wasReset(), v.state.Handshake.Asking:
-		return packet.MarkTrack
 	}
-	return packet.MarkClear
+	return steer(v.state)
+}
+
+// steer is mark for a connection that is established.
+func steer(s *conntrack.State) packet.Mark {
+	m := packet.MarkClear
+	if s.AwaitsACK() || s.Src.State == conntrack.TimeWait || s.Handshake.Asking || s.Handshake.Ending {
+		m = packet.MarkTrack
+	}
+	if s.Dst.State > conntrack.Established {
+		m |= packet.MarkServerClosed
+	}
+	return m
 }
 
 // establish lets the client's last ACK of a kept handshake through to the

@@ -8,8 +8,8 @@
 // packet.MarkMask in packet mark and connmark are ours; the hooks keep all
 // other bits.
 //
-// Connections of the SYN proxy need one chain more, Translation, which no packet
-// visits: that its rules are there has the kernel translate.
+// Two chains may stay when the hooks go: Translation, which no packet visits, for that
+// its rules are there has the kernel translate; and Closing, which only FINs visit.
 //
 // Installing replaces what is there of an earlier run, however it ended, in
 // one transaction per table, so that at no time packets go by unseen or find
@@ -133,13 +133,14 @@ func (h *Hooks) install(ctx context.Context, families []Family, timestamps bool)
 
 // Remove takes the hooks away, whichever configuration they are from. It is no
 // error if there are none.
-func (h *Hooks) Remove(ctx context.Context) error { return h.remove(ctx, "") }
+func (h *Hooks) Remove(ctx context.Context) error { return h.remove(ctx, removal) }
 
-// Retire takes the hooks away, but for the chain Translation: nothing leads to it,
-// and connections of the SYN proxy go on.
-func (h *Hooks) Retire(ctx context.Context) error { return h.remove(ctx, Translation) }
+// Retire takes the hooks away, but for the chains Translation and Closing: the kernel
+// goes on to track the connections that are open, and to translate for them, and it
+// remembers how they close. No packet is judged.
+func (h *Hooks) Retire(ctx context.Context) error { return h.remove(ctx, retirement) }
 
-func (h *Hooks) remove(ctx context.Context, stays string) error {
+func (h *Hooks) remove(ctx context.Context, text func(installed) string) error {
 	families, err := h.families()
 	if err != nil {
 		return err
@@ -152,7 +153,7 @@ func (h *Hooks) remove(ctx context.Context, stays string) error {
 		if present.empty() {
 			continue
 		}
-		if err := restore(ctx, f, removal(present, stays)); err != nil {
+		if err := restore(ctx, f, text(present)); err != nil {
 			return err
 		}
 		h.log.Info("hooks removed", "family", f.String())

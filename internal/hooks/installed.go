@@ -53,17 +53,32 @@ func leadsToOurs(rule string) bool {
 
 func (p installed) empty() bool { return len(p) == 0 }
 
-// removal is the input for iptables-restore that takes all this away, but for a
-// chain that is to stay. Chains are emptied before any is deleted, as they lead to
-// each other.
-func removal(present installed, stays string) string {
+// removal is the input for iptables-restore that takes all this away. Chains are
+// emptied before any is deleted, as they lead to each other.
+func removal(present installed) string { return without(present, nil) }
+
+// retirement is removal, but for what connections need that stay open: Translation,
+// and Closing, which FINs visit from now on without a detour.
+func retirement(present installed) string {
+	return without(present, func(w *writer) {
+		for _, builtin := range []string{"PREROUTING", "OUTPUT"} {
+			w.line("-I %s 1%s -j %s", builtin, fin, Closing)
+		}
+	})
+}
+
+// without takes all chains away, or, if there is something to be left, all but the two
+// that stay, and leaves that.
+func without(present installed, leave func(*writer)) string {
 	w := &writer{}
 	for _, t := range slices.Backward(tables) {
 		p, ok := present[t.name]
 		if !ok {
 			continue
 		}
-		chains := slices.DeleteFunc(slices.Clone(p.chains), func(chain string) bool { return chain == stays })
+		chains := slices.DeleteFunc(slices.Clone(p.chains), func(chain string) bool {
+			return leave != nil && (chain == Translation || chain == Closing)
+		})
 		w.line("*%s", t.name)
 		for _, jump := range p.jumps {
 			w.line("-D %s", jump)
@@ -73,6 +88,9 @@ func removal(present installed, stays string) string {
 		}
 		for _, chain := range chains {
 			w.line("-X %s", chain)
+		}
+		if leave != nil && slices.Contains(p.chains, Closing) {
+			leave(w)
 		}
 		w.line("COMMIT")
 	}

@@ -22,6 +22,10 @@ const notrack = prefix + "NOTRACK"
 // rules are there has the kernel translate for the connections of the SYN proxy.
 const Translation = prefix + "TRANSLATE"
 
+// Closing is a chain of the mangle table that the FINs of admitted connections visit:
+// the kernel remembers who has sent one, for the next daemon.
+const Closing = prefix + "CLOSING"
+
 // tables are the tables in which we have chains, and the built-in chains that
 // jump to them. Each table changes at once, and the two one after the other:
 // they come in this order and go in the opposite one, for the mangle table can do
@@ -31,7 +35,7 @@ var tables = []struct {
 	builtin []string
 	extra   []string // chains of ours that no built-in chain jumps to
 }{
-	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, Translation}},
+	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, Closing, Translation}},
 	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}, extra: []string{notrack}},
 }
 
@@ -115,7 +119,7 @@ func (w *writer) raw() {
 func (w *writer) mangle() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
 		// Payload of admitted connections goes no further.
-		w.line("-A %s%s%s -j RETURN", prefix+b, payload, connIs(packet.MarkClear))
+		w.line("-A %s%s%s -j RETURN", prefix+b, payload, steers(packet.MarkClear))
 		// Ours, or judged in the raw table already.
 		w.line("-A %s%s -j RETURN", prefix+b, isNot(0))
 		w.notLoopback(b)
@@ -126,7 +130,19 @@ func (w *writer) mangle() {
 	for _, b := range []string{"FORWARD", "INPUT", "POSTROUTING"} {
 		w.saveMark(prefix + b)
 	}
+	w.closing()
 	w.translate()
+}
+
+// fin matches what closes one side of a connection.
+const fin = " -p tcp --tcp-flags FIN FIN"
+
+// closing writes the chain that marks a connection as closing, and as closed by its
+// server if the FIN is the server's.
+func (w *writer) closing() {
+	admitted := " -m conntrack --ctstate ESTABLISHED --ctdir %s" + connIsNot(0) + connIsNot(packet.MarkOpening)
+	w.line("-A %s%s -j CONNMARK --set-xmark %#x/%#x", Closing, fmt.Sprintf(admitted, "ORIGINAL"), uint32(packet.MarkTrack), uint32(packet.MarkSteer))
+	w.line("-A %s%s -j CONNMARK --set-xmark %#x/%#x", Closing, fmt.Sprintf(admitted, "REPLY"), uint32(packet.MarkTrack|packet.MarkServerClosed), mask)
 }
 
 // translate writes the chain whose rules are never asked. The kernel tracks, and
@@ -189,11 +205,12 @@ func (w *writer) steps() {
 	add(" -m conntrack --ctstate NEW,RELATED,UNTRACKED -j %s", setMark(packet.MarkConnNew))
 	add("%s%s -j %s", established, connIs(packet.MarkOpening), setMark(packet.MarkConnOpening))
 
-	// Admitted connections can close while nobody listens; the rest obeys
-	// the configuration.
+	// Admitted connections can close while nobody listens, and the kernel remembers
+	// who has; the rest obeys the configuration.
 	bypass := w.queue(true)
+	add("%s -j %s", fin, Closing)
 	add("%s%s%s -j %s", closing, established, connIsNot(packet.MarkOpening), bypass)
-	add("%s -j %s", connIs(packet.MarkTrack), bypass)
+	add("%s -j %s", steers(packet.MarkTrack), bypass)
 	add(" -j %s", w.queue(w.config.Open))
 }
 
@@ -202,7 +219,10 @@ func (w *writer) steps() {
 // segments stays: one to a server on this machine comes in again over lo.
 func (w *writer) saveMark(chain string) {
 	w.line("-A %s%s -j RETURN", chain, is(packet.MarkOwn))
-	for _, m := range []packet.Mark{packet.MarkTrack, packet.MarkOpening, packet.MarkClear} {
+	for _, m := range []packet.Mark{
+		packet.MarkTrack, packet.MarkOpening, packet.MarkClear,
+		packet.MarkTrack | packet.MarkServerClosed, packet.MarkClear | packet.MarkServerClosed,
+	} {
 		w.line("-A %s%s -j CONNMARK --save-mark --nfmask %#x --ctmask %#x", chain, is(m), mask, mask)
 	}
 	w.line("-A %s -j %s", chain, setMark(0))
@@ -229,6 +249,9 @@ const mask = uint32(packet.MarkMask)
 func is(m packet.Mark) string     { return fmt.Sprintf(" -m mark --mark %#x/%#x", uint32(m), mask) }
 func isNot(m packet.Mark) string  { return fmt.Sprintf(" -m mark ! --mark %#x/%#x", uint32(m), mask) }
 func connIs(m packet.Mark) string { return fmt.Sprintf(" -m connmark --mark %#x/%#x", uint32(m), mask) }
+func steers(m packet.Mark) string {
+	return fmt.Sprintf(" -m connmark --mark %#x/%#x", uint32(m), uint32(packet.MarkSteer))
+}
 func connIsNot(m packet.Mark) string {
 	return fmt.Sprintf(" -m connmark ! --mark %#x/%#x", uint32(m), mask)
 }

@@ -21,6 +21,7 @@ const (
 	ctaCountersOrig  = 9  // CTA_COUNTERS_ORIG
 	ctaCountersReply = 10 // CTA_COUNTERS_REPLY
 	ctaSeqAdjReply   = 16 // CTA_SEQ_ADJ_REPLY
+	ctaTimestamp     = 20 // CTA_TIMESTAMP
 	ctaMarkMask      = 21 // CTA_MARK_MASK
 	ctaSynproxy      = 24 // CTA_SYNPROXY
 
@@ -43,6 +44,8 @@ const (
 
 	ctaCountersPackets = 1 // CTA_COUNTERS_PACKETS
 	ctaCountersBytes   = 2 // CTA_COUNTERS_BYTES
+
+	ctaTimestampStart = 1 // CTA_TIMESTAMP_START
 
 	ctaSeqAdjPos    = 1 // CTA_SEQADJ_CORRECTION_POS
 	ctaSeqAdjBefore = 2 // CTA_SEQADJ_OFFSET_BEFORE

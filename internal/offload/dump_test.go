@@ -29,7 +29,11 @@ func TestDumpIsWhatQuerySays(t *testing.T) {
 	for i := range uint16(500) { // more than one message of the kernel's holds
 		for _, tuple := range tuples {
 			tuple.SrcPort += i
-			mustCreate(t, table, packet.Offload{Tuple: tuple, Timeout: time.Hour, Track: i%5 == 0})
+			mark := packet.MarkClear
+			if i%5 == 0 {
+				mark = packet.MarkTrack
+			}
+			mustCreate(t, table, packet.Offload{Tuple: tuple, Timeout: time.Hour, Mark: mark})
 			if i%5 != 0 {
 				_, e, err := table.Query(tuple)
 				if err != nil {

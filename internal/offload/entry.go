@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
 )
 
 // TCPState is the kernel's state of a connection: enum tcp_conntrack.
@@ -49,6 +50,17 @@ type Entry struct {
 	// HasTraffic says whether the entry counts. One that was made while
 	// accounting was off never does.
 	HasTraffic bool
+
+	Mark packet.Mark   // the connmark, with the bits that are the user's
+	Age  time.Duration // 0: not known, as for one made while the kernel took no timestamps
+
+	// What Create has told, as far as the kernel tells it again.
+	SeqDiff              seqnum.Size
+	ServerISN            seqnum.Value // 0 without a SeqDiff
+	TSDiff               uint32
+	SrcWScale, DstWScale uint8
+	HasWScale            bool
+	SACKPermitted        bool
 }
 
 // Query asks for the entry of a tuple of either direction. The Entry is
@@ -77,16 +89,47 @@ func (e *Entry) parse(body []byte) {
 		switch typ {
 		case ctaTimeout:
 			e.Timeout = time.Duration(number(value)) * time.Second
+		case ctaMark:
+			e.Mark = packet.Mark(number(value))
+		case ctaTimestamp:
+			e.Age = age(number(find(value, ctaTimestampStart)))
 		case ctaProtoinfo:
-			if state := find(find(value, ctaProtoinfoTCP), ctaTCPState); len(state) == 1 {
-				e.State = TCPState(state[0])
-			}
+			e.parseTCP(find(value, ctaProtoinfoTCP))
+		case ctaSeqAdjReply:
+			e.ServerISN = seqnum.Value(number(find(value, ctaSeqAdjPos)))
+			e.SeqDiff = seqnum.Size(number(find(value, ctaSeqAdjAfter)))
+		case ctaSynproxy:
+			e.TSDiff = -uint32(number(find(value, ctaSynproxyTSOff)))
 		case ctaCountersOrig:
 			e.Original, e.HasTraffic = traffic(value), true
 		case ctaCountersReply:
 			e.Reply, e.HasTraffic = traffic(value), true
 		}
 	}
+}
+
+// parseTCP reads a CTA_PROTOINFO_TCP.
+func (e *Entry) parseTCP(b []byte) {
+	octet := func(typ uint16) uint8 {
+		if v := find(b, typ); len(v) > 0 {
+			return v[0]
+		}
+		return 0
+	}
+	e.State = TCPState(octet(ctaTCPState))
+	flags := octet(ctaTCPFlagsOrig) & octet(ctaTCPFlagsRepl)
+	e.HasWScale, e.SACKPermitted = flags&flagWindowScale != 0, flags&flagSACKPerm != 0
+	if e.HasWScale {
+		e.SrcWScale, e.DstWScale = octet(ctaTCPWSOrig), octet(ctaTCPWSReply)
+	}
+}
+
+// age is how long ago a time in nanoseconds since 1970 was; 0 is not known.
+func age(start uint64) time.Duration {
+	if start == 0 {
+		return 0
+	}
+	return max(time.Since(time.Unix(0, int64(start))), 0)
 }
 
 // number reads a number of 32 or 64 bits, 0 if it is neither.

@@ -94,11 +94,7 @@ func (t *Table) create(o *packet.Offload) error {
 	}
 	m.uint32(ctaStatus, status)
 	m.uint32(ctaTimeout, seconds(o.Timeout))
-	mark := packet.MarkClear
-	if o.Track {
-		mark = packet.MarkTrack
-	}
-	m.uint32(ctaMark, uint32(mark))
+	m.uint32(ctaMark, uint32(o.Mark))
 	m.uint32(ctaMarkMask, uint32(packet.MarkMask))
 	m.protoinfo(o)
 	if o.SeqDiff != 0 {

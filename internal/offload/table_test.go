@@ -44,6 +44,7 @@ func order(t packet.Tuple) packet.Offload {
 	return packet.Offload{
 		Op: packet.OffloadCreate, Tuple: t, Timeout: 90*time.Second + time.Millisecond,
 		SeqDiff: 0xfffffff0, ServerISN: 0, SrcWScale: 7, DstWScale: 9, HasWScale: true, SACKPermitted: true,
+		TSDiff: 77, Mark: packet.MarkClear,
 	}
 }
 
@@ -189,19 +190,19 @@ func TestStaleAnswer(t *testing.T) {
 	}
 }
 
-func TestSetAccounting(t *testing.T) {
+func TestSetting(t *testing.T) {
 	netnstest.New(t)
 	for _, step := range []struct{ set, was bool }{{true, false}, {true, true}, {false, true}, {false, false}} {
-		if was, err := SetAccounting(step.set); was != step.was || err != nil {
+		if was, err := Accounting.Set(step.set); was != step.was || err != nil {
 			t.Errorf("%+v: was %v, %v", step, was, err)
 		}
 	}
 }
 
-func TestNoAccounting(t *testing.T) {
+func TestNoSetting(t *testing.T) {
 	netnstest.New(t)
-	const want = "offload: the kernel has no conntrack accounting: open /proc/none: no such file or directory"
-	if _, err := readAccounting("/proc/none"); err == nil || err.Error() != want {
+	const want = "offload: a setting of conntrack: open /proc/none: no such file or directory"
+	if _, err := readSetting("/proc/none"); err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
 	}
 }
@@ -269,6 +270,35 @@ func BenchmarkQuery(b *testing.B) {
 	for b.Loop() {
 		if k, _, err := table.Query(tuples[0]); k != packet.KernelPresent || err != nil {
 			b.Fatal(k, err)
+		}
+	}
+}
+
+// What Create has told, and what a later daemon needs, can be read again.
+func TestEntryTellsWhatWasCreated(t *testing.T) {
+	for _, tuple := range tuples {
+		netnstest.New(t)
+		if _, err := Timestamps.Set(true); err != nil {
+			t.Fatal(err)
+		}
+		table := open(t)
+		o := order(tuple)
+		o.ServerISN = 500
+		mustCreate(t, table, o)
+		found := 0
+		err := table.Dump(0, func(got packet.Tuple, e *Entry) {
+			found++
+			same := e.SeqDiff == o.SeqDiff && e.ServerISN == o.ServerISN && e.TSDiff == o.TSDiff && e.HasWScale &&
+				e.SrcWScale == o.SrcWScale && e.DstWScale == o.DstWScale && e.SACKPermitted
+			if got != tuple || !same || e.State != Established || e.Mark != o.Mark {
+				t.Errorf("%v: %+v", got, *e)
+			}
+			if e.Age <= 0 || e.Age > time.Minute {
+				t.Errorf("%v: its age is %v", got, e.Age)
+			}
+		})
+		if err != nil || found != 1 {
+			t.Errorf("%d entries, %v", found, err)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func newPath(t *testing.T) path {
 			iptables+" -w -t raw -A OUTPUT -p tcp --tcp-flags SYN SYN -j CT --notrack",
 			iptables+" -w -t mangle -A PREROUTING -p tcp -m conntrack --ctstate NEW,INVALID -j DROP")
 	}
-	if _, err := SetAccounting(true); err != nil {
+	if _, err := Accounting.Set(true); err != nil {
 		t.Fatal(err)
 	}
 	p.table = open(t)

@@ -32,5 +32,5 @@ type Offload struct {
 	DstWScale     uint8         // the server's window shift
 	HasWScale     bool          // both sides scale windows
 	SACKPermitted bool          // both sides agreed on selective acknowledgments
-	Track         bool          // queue what follows: a FIN is not acknowledged yet
+	Mark          Mark          // which of the next packets to queue
 }

@@ -26,7 +26,8 @@ type Mark uint32
 const MarkMask Mark = 0xf0000000
 
 // Marks that a verdict sets. A later hook saves MarkTrack, MarkOpening and
-// MarkClear to the connmark.
+// MarkClear to the connmark, and MarkServerClosed with them: so the kernel remembers
+// for the next daemon which side has closed.
 const (
 	MarkOwn     Mark = 0x10000000 // a segment we injected: never queued, not tracked
 	MarkTrack   Mark = 0x20000000 // queue what follows in this connection: it is closing
@@ -34,13 +35,21 @@ const (
 	MarkClear   Mark = 0x40000000 // queue only FIN and RST of this connection
 	MarkSeen    Mark = 0x50000000 // judged in the raw table: do not queue this packet again
 	MarkTracked Mark = 0x60000000 // a segment we injected: never queued, but the kernel's entry is to know it
+
+	// MarkServerClosed is joined to MarkTrack or MarkClear when the server has sent
+	// its FIN.
+	MarkServerClosed Mark = 0x80000000
 )
+
+// MarkSteer covers the bits that tell MarkTrack, MarkOpening and MarkClear apart,
+// with MarkServerClosed or without.
+const MarkSteer = MarkMask &^ MarkServerClosed
 
 // Marks that the hooks set before a packet is queued, to tell its Conn.
 const (
 	MarkConnNew     Mark = 0x80000000
 	MarkConnInvalid Mark = 0x90000000
-	MarkConnOpening Mark = 0xa0000000
+	MarkConnOpening Mark = 0xb0000000
 )
 
 // ConnOf reads what the hooks said of a packet; raw tells that it came from

@@ -50,7 +50,7 @@ func (g *gateway) receive(seen *packet.Packet) {
 			p.Conn = packet.ConnInvalid
 		}
 	}
-	payload := p.Conn == packet.ConnEstablished && e.connmark != packet.MarkTrack && !p.Flags.Any(packet.FIN|packet.RST)
+	payload := p.Conn == packet.ConnEstablished && e.connmark&packet.MarkSteer != packet.MarkTrack && !p.Flags.Any(packet.FIN|packet.RST)
 	if payload {
 		if w := g.world; w.trace != nil {
 			w.tracef("%v: in the kernel", show(p))
@@ -120,11 +120,7 @@ func (g *gateway) create(o *packet.Offload) bool {
 	if o.Join && w.story.gateway.full && w.rand.IntN(4) == 0 {
 		return false
 	}
-	mark := packet.MarkClear
-	if o.Track {
-		mark = packet.MarkTrack
-	}
-	g.remember(entry{original: o.Tuple, connmark: mark, diff: o.SeqDiff, stamps: o.TSDiff, last: w.clock.now})
+	g.remember(entry{original: o.Tuple, connmark: o.Mark, diff: o.SeqDiff, stamps: o.TSDiff, last: w.clock.now})
 	return true
 }
 

@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"net/netip"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/engine"
+	"nfqfw/internal/offload"
+	"nfqfw/internal/packet"
+	"nfqfw/internal/route"
+	"nfqfw/rules"
+)
+
+// peers are the states of the client and of the server in an entry of the kernel's, by
+// whether its server has sent a FIN. A connection that is opening is nobody's: its next
+// packet is the first of it that is seen.
+var peers = map[offload.TCPState][2]struct{ src, dst conntrack.PeerState }{
+	offload.Established: {{conntrack.Established, conntrack.Established}, {conntrack.Established, conntrack.Closing}},
+	offload.FinWait:     {{conntrack.Closing, conntrack.Established}, {conntrack.Established, conntrack.Closing}},
+	offload.CloseWait:   {{conntrack.FinWait2, conntrack.Established}, {conntrack.Established, conntrack.FinWait2}},
+	offload.LastAck:     {{conntrack.FinWait2, conntrack.Closing}, {conntrack.FinWait2, conntrack.Closing}},
+	offload.TimeWait:    {{conntrack.FinWait2, conntrack.FinWait2}, {conntrack.FinWait2, conntrack.FinWait2}},
+	offload.Close:       {{conntrack.Established, conntrack.Established}, {conntrack.TimeWait, conntrack.TimeWait}},
+}
+
+// adopter takes over the connections that the kernel knows.
+type adopter struct {
+	*daemon
+	routes  *route.Table
+	adopted int
+}
+
+// adopt takes over the connections in the scope of the rules that were established
+// before.
+func (d *daemon) adopt() error {
+	table, err := offload.Open()
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	a := &adopter{daemon: d, routes: route.New()}
+	if err := table.Dump(0, a.take); err != nil {
+		return err
+	}
+	if a.adopted > 0 {
+		d.log.Info("connections taken over", "connections", a.adopted)
+	}
+	return nil
+}
+
+// take adopts the connection of an entry. Where conntrack has picked one up in the
+// middle, its original direction may be the server's.
+func (a *adopter) take(t packet.Tuple, e *offload.Entry) {
+	isReverse := !a.serves(t.Destination())
+	if isReverse {
+		if t = t.Reverse(); !a.serves(t.Destination()) {
+			return
+		}
+	}
+	of, ok := adoption(t, e)
+	if !ok || isReverse && of.Proxied {
+		return
+	}
+	client, err := a.routes.To(t.Src.Netip())
+	if err != nil {
+		return
+	}
+	server, err := a.routes.To(t.Dst.Netip())
+	if err != nil {
+		return
+	}
+	of.InDev, of.ReplyDev = client.Device, server.Device
+	of.InName = a.interfaces.link(client.Device).name
+	if a.engine.Adopt(a.now(), &of) {
+		a.adopted++
+	}
+}
+
+// serves says whether a rule is about a server, as far as prefixes and ports tell.
+func (a *adopter) serves(server netip.AddrPort) bool {
+	list := a.config.Load().Rules
+	for i := range list {
+		if list[i].Action == rules.Pass && list[i].Serves(server) {
+			return true
+		}
+	}
+	return false
+}
+
+// adoption is what an entry tells of its connection. It is not ok while that is not
+// established, or the hooks say that its client was not admitted yet.
+func adoption(t packet.Tuple, e *offload.Entry) (a engine.Adoption, ok bool) {
+	closed := 0
+	if e.Mark&packet.MarkServerClosed != 0 {
+		closed = 1
+	}
+	p, ok := peers[e.State]
+	if !ok || e.Mark&packet.MarkMask == packet.MarkOpening {
+		return a, false
+	}
+	idle, err := offload.Idle(*e)
+	if err != nil {
+		idle = 0
+	}
+	return engine.Adoption{
+		Tuple: t, Src: p[closed].src, Dst: p[closed].dst, Doubtful: e.State == offload.Close && closed == 0,
+		Proxied: e.SeqDiff != 0, SeqDiff: e.SeqDiff, ServerISN: e.ServerISN, TSDiff: e.TSDiff,
+		SrcWScale: e.SrcWScale, DstWScale: e.DstWScale, HasWScale: e.HasWScale, SACKPermitted: e.SACKPermitted,
+		Age: max(e.Age, idle), Idle: idle,
+	}, true
+}

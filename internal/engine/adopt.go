@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
+	"nfqfw/rules"
+)
+
+// Adoption is a connection that was established before there was this engine, as the
+// kernel knows it.
+type Adoption struct {
+	Tuple    packet.Tuple // from the client
+	InName   string       // the interface by which the client is reached, taken for the one it came in by,
+	InDev    uint32       // and its index
+	ReplyDev uint32       // that by which the server is; 0: this machine is the server
+	Src, Dst conntrack.PeerState
+	Doubtful bool // a RST was seen that the server may not have obeyed
+
+	Proxied              bool // the SYN proxy made it
+	SeqDiff              seqnum.Size
+	ServerISN            seqnum.Value
+	TSDiff               uint32
+	SrcWScale, DstWScale uint8
+	HasWScale            bool
+	SACKPermitted        bool
+
+	Age  time.Duration // since it began
+	Idle time.Duration // since its last packet
+}
+
+// Adopt takes over a connection that a rule matches, and says whether it did. It counts
+// at once, whatever the limits: what is established stays. One that has a state already
+// keeps it.
+func (e *Engine) Adopt(now time.Duration, a *Adoption) bool {
+	s := e.rules.Load()
+	r := s.match.Match(a.InName, a.Tuple)
+	if r == nil || r.Action == rules.Block {
+		return false
+	}
+	x := s.byNumber[r.Number-1]
+	src, err := e.holdAdopted(now, x, a.Tuple.Src)
+	if err != nil {
+		return false
+	}
+	adopted := e.insertAdopted(now, x, src, a)
+	if !adopted {
+		e.table.Drop(src, now)
+	}
+	return adopted
+}
+
+func (e *Engine) holdAdopted(now time.Duration, x *entry, client packet.Addr) (*conntrack.Source, error) {
+	if !x.limits.Any() {
+		return nil, nil
+	}
+	return e.sources.Acquire(x.sourceKey(client), e.nodesOf(x), &x.limits, now, true)
+}
+
+func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Source, a *Adoption) bool {
+	sh := e.table.Lock(a.Tuple.Key())
+	defer sh.Unlock()
+	if s, _ := sh.Find(a.Tuple); s != nil {
+		return false
+	}
+	s, err := sh.Insert(a.state(now, x.id))
+	if err != nil {
+		return false
+	}
+	x.states.Add(1)
+	if src != nil {
+		s.Bind(src)
+	}
+	x.enter(x.Max, true)
+	limits := x.limits
+	if a.Age >= limits.Rate.Window {
+		limits.Rate.Count = 0 // no rate looks back as far
+	}
+	s.Admit(&limits, now, true)
+	if s.Dst.State > conntrack.Established && x.CountsServer() {
+		s.Release()
+	}
+	if a.Doubtful {
+		s.Handshake.Asking, s.Handshake.Due = true, now
+		s.Handshake.Probe = e.probeNumber(s, seqnum.Value(now))
+		sh.Wait(s)
+	}
+	return true
+}
+
+// state is the state of an adopted connection. Of its numbers the kernel tells none
+// but what it adds to them.
+func (a *Adoption) state(now time.Duration, rule uint32) conntrack.State {
+	s := conntrack.State{
+		Tuple: a.Tuple, Rule: rule, InDev: a.InDev, ReplyDev: a.ReplyDev, Answered: true, Created: now - a.Age,
+		Src:     conntrack.Peer{State: a.Src, WScale: a.SrcWScale, HasWScale: a.HasWScale},
+		Dst:     conntrack.Peer{State: a.Dst, WScale: a.DstWScale, HasWScale: a.HasWScale},
+		SeqDiff: a.SeqDiff, TSDiff: a.TSDiff, Offloaded: true, Made: a.Proxied, Proxied: a.Proxied, Adopted: true,
+	}
+	s.Handshake.SACK, s.Handshake.Stamps = a.SACKPermitted, a.TSDiff != 0
+	if a.Proxied {
+		s.Dst.SeqLo = a.ServerISN + 1
+		s.Handshake.ISN = a.ServerISN.Add(a.SeqDiff)
+	}
+	s.Refresh(now - a.Idle)
+	return s
+}
