@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/control"
@@ -15,7 +14,8 @@ import (
 
 func (d *daemon) handlers() map[string]control.Handler {
 	return map[string]control.Handler{
-		"info": d.info, "states": d.states, "kill": d.answerKill, "reload": d.answerReload,
+		"info": d.info, "states": d.states, "sources": d.sources, "timeouts": d.timeouts,
+		"memory": d.memory, "refusals": d.refusals, "kill": d.answerKill, "reload": d.answerReload,
 	}
 }
 
@@ -40,7 +40,9 @@ func (d *daemon) states(ctx context.Context, raw json.RawMessage, send func(any)
 	err := d.eachState(ctx, &args.Filter, func(l *engine.Listed) error {
 		s := d.listed(l)
 		if kernel != nil && l.Offloaded {
-			s.Original, s.Reply = kernel.of(l.Tuple)
+			if c, ok := kernel.of(l.Tuple); ok {
+				s.Original, s.Reply = &c.original, &c.reply
+			}
 		}
 		return out.Send(s)
 	})
@@ -113,7 +115,7 @@ func (d *daemon) listed(l *engine.Listed) *control.State {
 		Source: listedPeer(&l.Src, 0), Dest: listedPeer(&l.Dst, uint32(l.SeqDiff)),
 		State: l.Dst.State.String() + ":" + l.Src.State.String(), Counts: l.Counting, Proxied: l.Proxied,
 		Rule: l.RuleName, Number: uint32(l.RuleNumber), Timeout: l.Timeout.String(),
-		Age: l.Age.Round(time.Millisecond).Seconds(), Expires: l.ExpiresIn.Round(time.Millisecond).Seconds(),
+		Age: seconds(l.Age), Expires: seconds(l.ExpiresIn),
 	}
 	if l.ShakingHands() {
 		s.State = l.Src.State.String()
