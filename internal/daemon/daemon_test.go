@@ -24,7 +24,7 @@ import (
 )
 
 // testDaemon is one that has never touched the kernel.
-func testDaemon(t *testing.T, file string) *daemon {
+func testDaemon(t testing.TB, file string) *daemon {
 	t.Helper()
 	c, err := config.Parse([]byte(file))
 	if err != nil {
