@@ -136,7 +136,7 @@ func TestStatesAsText(t *testing.T) {
 // A listing keeps nothing of the states it has listed.
 func TestStatesMemory(t *testing.T) {
 	d := testDaemon(t, threeRules)
-	const n = 50_000
+	const n = 20_000
 	for i := range n {
 		openFrom(d, fmt.Sprintf("10.0.%d.%d:1", i/250, i%250), "192.0.2.10:80")
 	}
@@ -144,7 +144,7 @@ func TestStatesMemory(t *testing.T) {
 		before, most := heap(), uint64(0)
 		seen := 0
 		err := d.states(t.Context(), json.RawMessage(args), func(item any) error {
-			if seen++; seen == n || strings.Contains(args, "text") && seen%100 == 0 {
+			if seen++; seen == n || strings.Contains(args, "text") && seen%50 == 0 {
 				most = max(most, heap())
 			}
 			return nil
