@@ -3,8 +3,6 @@ package rules
 import (
 	"net/netip"
 	"slices"
-
-	"nfqfw/internal/packet"
 )
 
 // Prefix is an address range a rule names, or one it takes out.
@@ -71,39 +69,4 @@ func (a *Addresses) candidates(f family) toggles {
 // namesTable says whether a table that is not negated is named.
 func (a *Addresses) namesTable() bool {
 	return slices.ContainsFunc(a.Tables, func(t TableRef) bool { return !t.Negated })
-}
-
-// asking is what is left to ask for Addresses of an address that is among their
-// candidates.
-type asking struct {
-	sure    [families]toggles // addresses that a prefix holds
-	in, out []Table
-	always  bool // no table that is not negated is named
-}
-
-func ask(a *Addresses, table func(string) Table) asking {
-	q := asking{always: !a.namesTable()}
-	for _, ref := range a.Tables {
-		switch t := table(ref.Name); {
-		case t == nil: // holds nothing
-		case ref.Negated:
-			q.out = append(q.out, t)
-		default:
-			q.in = append(q.in, t)
-		}
-	}
-	for f := range families {
-		if !q.always {
-			q.sure[f] = a.Prefixes.toggles(f, false)
-		}
-	}
-	return q
-}
-
-func (q *asking) holds(a netip.Addr) bool {
-	inTable := func(t Table) bool { return t.Contains(a) }
-	if slices.ContainsFunc(q.out, inTable) {
-		return false
-	}
-	return q.always || q.sure[familyOf(a)].holds(addressPoint(packet.AddrFrom(a))) || slices.ContainsFunc(q.in, inTable)
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// services is a ruleset of n web servers, each with its own exception.
-func services(n int) []Rule {
+// webServers is a ruleset of n web servers, each with its own exception.
+func webServers(n int) []Rule {
 	list := make([]Rule, n)
 	for i := range list {
 		server := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
@@ -48,10 +48,10 @@ func abusers(string) Table { return fakeTable{netip.MustParseAddr("203.0.113.1")
 
 func BenchmarkMatch(b *testing.B) {
 	for _, n := range []int{10, 100, 1000, 10000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) { match(b, services(n)) })
+		b.Run(fmt.Sprint(n), func(b *testing.B) { match(b, webServers(n)) })
 	}
 	for _, n := range []int{10, 100, 1000} {
-		b.Run(fmt.Sprint("tables/", n), func(b *testing.B) { match(b, blocking(services(n))) })
+		b.Run(fmt.Sprint("tables/", n), func(b *testing.B) { match(b, blocking(webServers(n))) })
 	}
 	b.Run("prefixes/100000", func(b *testing.B) {
 		match(b, []Rule{{Name: "all"}, {Name: "many", From: Addresses{Prefixes: scattered(100_000)}}})
@@ -70,7 +70,7 @@ func match(b *testing.B, list []Rule) {
 
 // What a large ruleset takes to make, and to keep.
 func BenchmarkNew(b *testing.B) {
-	spread := services(10000) // ten prefixes a rule
+	spread := webServers(10000) // ten prefixes a rule
 	prefixes := scattered(100_000)
 	for i := range spread {
 		spread[i].From.Prefixes = prefixes[i*10 : i*10+10]
@@ -79,8 +79,8 @@ func BenchmarkNew(b *testing.B) {
 		name string
 		list []Rule
 	}{
-		{"1000 rules", services(1000)},
-		{"10000 rules", services(10000)},
+		{"1000 rules", webServers(1000)},
+		{"10000 rules", webServers(10000)},
 		{"10000 rules of 10 prefixes", spread},
 		{"100000 prefixes", []Rule{{From: Addresses{Prefixes: prefixes}}}},
 	} {
@@ -102,7 +102,7 @@ func BenchmarkNew(b *testing.B) {
 
 // A match is made for each new connection, of a flood too.
 func TestMatchDoesNotAllocate(t *testing.T) {
-	set, c := New(blocking(services(1000)), abusers), connection("198.51.100.7 > 192.0.0.5:443")
+	set, c := New(blocking(webServers(1000)), abusers), connection("198.51.100.7 > 192.0.0.5:443")
 	if n := testing.AllocsPerRun(100, func() { set.Match("eth0", c) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -112,7 +112,7 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 // with its square.
 func TestSetsShare(t *testing.T) {
 	nodes := func(n int) int {
-		s := New(services(n), abusers)
+		s := New(webServers(n), abusers)
 		return len(s.nodes) + len(s.leaves)
 	}
 	few, many := nodes(500), nodes(5000)

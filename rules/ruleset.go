@@ -22,6 +22,7 @@ type Ruleset struct {
 
 	quick, slow set       // rules that end the search, and those that do not
 	asks        []askings // of each rule
+	tables      []Table
 }
 
 // askings are what a rule has to ask tables.
@@ -31,9 +32,11 @@ type askings struct{ from, to asking }
 // once, by name; without one of that name, nil, the name holds no address.
 func New(rules []Rule, table func(name string) Table) *Ruleset {
 	s := &Ruleset{rules: rules, sets: newSets(len(rules)), asks: make([]askings, len(rules))}
+	t := tables{find: table, known: make(map[string]int)}
 	for i := range rules {
-		s.asks[i] = askings{ask(&rules[i].From, table), ask(&rules[i].To, table)}
+		s.asks[i] = askings{t.asking(&rules[i].From), t.asking(&rules[i].To)}
 	}
+	s.tables = t.list
 	s.ports = s.divide(rules, func(r *Rule) toggles { return portToggles(r.Ports) })
 	for f := range families {
 		s.from[f] = s.divide(rules, func(r *Rule) toggles { return r.From.candidates(f) })
@@ -79,18 +82,15 @@ func (s *Ruleset) Rules() []Rule { return s.rules }
 // Match finds the rule for a connection that comes in by an interface, or nil if
 // none is.
 func (s *Ruleset) Match(in string, t packet.Tuple) *Rule {
-	src, dst := t.Src.Netip(), t.Dst.Netip()
+	src, dst := newEnd(t.Src), newEnd(t.Dst)
 	on, named := s.on[in]
 	if !named {
 		on = s.noOn
 	}
-	m := meet{
-		s.to[familyOf(dst)].at(addressPoint(t.Dst)), s.from[familyOf(src)].at(addressPoint(t.Src)),
-		s.ports.at(portPoint(t.DstPort)), on, s.quick,
-	}
+	m := meet{s.to[dst.family].at(dst.point), s.from[src.family].at(src.point), s.ports.at(portPoint(t.DstPort)), on, s.quick}
 	holds := func(i int) bool {
 		a := &s.asks[i]
-		return a.to.holds(dst) && a.from.holds(src)
+		return a.to.holds(&dst, s.tables) && a.from.holds(&src, s.tables)
 	}
 	i := s.first(m, false, holds)
 	if i < 0 {

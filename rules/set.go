@@ -110,7 +110,7 @@ func (s *sets) firstAt(level, before int, m meet, backwards bool, is func(int) b
 		some &= s.nodes[root].some
 	}
 	for rest := uint64(some); rest != 0; {
-		b := end(rest, backwards)
+		b := endBit(rest, backwards)
 		rest &^= 1 << b
 		var below meet
 		for i, root := range m {
@@ -129,7 +129,7 @@ func (s *sets) firstIn(before int, m meet, backwards bool, is func(int) bool) in
 		word &= s.leaves[root]
 	}
 	for word != 0 {
-		b := end(word, backwards)
+		b := endBit(word, backwards)
 		word &^= 1 << b
 		if is(before + b) {
 			return before + b
@@ -138,8 +138,8 @@ func (s *sets) firstIn(before int, m meet, backwards bool, is func(int) bool) in
 	return -1
 }
 
-// end is the place of the first bit that is set, or of the last.
-func end(word uint64, backwards bool) int {
+// endBit is the place of the first bit that is set, or of the last.
+func endBit(word uint64, backwards bool) int {
 	if backwards {
 		return bits.Len64(word) - 1
 	}
