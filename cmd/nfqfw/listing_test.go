@@ -13,13 +13,13 @@ import (
 
 // listings are what a fake daemon answers.
 var listings = map[string]control.Handler{
-	"states": states(twoStates), "info": info, "sources": items(threeSources...),
+	"states": states(twoStates), "info": info, "sources": items(threeSources...), "rules": threeRules,
 	"timeouts": items(timeouts), "memory": items(memory), "refusals": refusals,
 }
 
 // emptyListings are those of one that has nothing to tell; it is older, too.
 var emptyListings = map[string]control.Handler{
-	"states": states(nil), "sources": items[any](),
+	"states": states(nil), "sources": items[any](), "rules": items[any](),
 	"refusals": items(control.Refusals{Refusals: []control.Refusal{}}),
 }
 
@@ -114,6 +114,31 @@ var threeSources = []control.Source{
 		Recent: 1, Rate: &control.Rate{Count: 2, Seconds: 0.5},
 	},
 	{Source: netip.MustParsePrefix("2001:db8:1::/64"), States: 1, Connections: 1, Age: 1},
+}
+
+func threeRules(ctx context.Context, raw json.RawMessage, send func(any) error) error {
+	var args control.RulesArgs
+	if err := json.Unmarshal(raw, &args); err != nil {
+		return err
+	}
+	none := []control.ReasonCount{}
+	list := []control.Rule{
+		{
+			Number: 1, Name: "web", Text: `pass in quick on eth0 proto tcp from any to 192.0.2.10 port 80 flags S/SA synproxy state (max-src-conn 10) label "web"`,
+			Evaluations: 12345, Created: 678, States: 12, Nodes: 3,
+			Refused:     []control.ReasonCount{{Reason: "max-src-conn", Count: 88353}, {Reason: "src-limit", Count: 1}},
+			WouldRefuse: none,
+		},
+		{Number: 2, Name: "bad", Text: `block drop in proto tcp from 2001:db8:bad::/48 to any label "bad"`, Refused: none, WouldRefuse: none},
+		{
+			Number: 3, Name: "try", Text: `pass in proto tcp from any to any flags S/SA keep state (max 5) label "try"`, Gone: true, States: 7,
+			Refused: none, WouldRefuse: []control.ReasonCount{{Reason: "max", Count: 2}},
+		},
+	}
+	if args.Counters {
+		list[0].Traffic = &control.Counter{Packets: 1767060, Bytes: 353412000}
+	}
+	return items(list...)(ctx, raw, send)
 }
 
 var timeouts = control.Timeouts{Timeouts: []control.Timeout{

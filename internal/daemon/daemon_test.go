@@ -169,6 +169,9 @@ func TestInterfaces(t *testing.T) {
 	if got := n.link(1<<31 - 1); got != (link{}) {
 		t.Errorf("an unknown interface is %+v", got)
 	}
+	if got := n.name(1) + " " + n.name(1<<31-1); got != "lo all" {
+		t.Errorf("names %s", got)
+	}
 	n.links = nil
 	if got := n.link(1); got.name != "lo" || got.mtu == 0 || !n.exists("lo") || n.exists("ol") {
 		t.Errorf("the first interface is %+v, want lo", got)

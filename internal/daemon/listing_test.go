@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"nfqfw/internal/config"
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/packet"
@@ -177,10 +178,9 @@ func TestStatesEndEarly(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for name, list := range map[string]control.Handler{"states": d.states} {
-		if err := list(ctx, nil, func(any) error { return nil }); fmt.Sprint(err) != name+": the daemon is stopping" {
-			t.Errorf("got %v", err)
-		}
+	err = d.states(ctx, nil, func(any) error { return nil })
+	if fmt.Sprint(err) != "states: the daemon is stopping" {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -259,13 +259,67 @@ func TestRefusalsSince(t *testing.T) {
 		d.remember(d.now()-ago, packet.Tuple{}, &engine.Refusal{Reason: packet.ReasonBlock})
 	}
 	for args, want := range map[string][2]int{
-		`{}`: {refusalsKept, 5}, `{"since":60}`: {5, 0}, `{"since":1800}`: {refusalsKept, 5}, `{"since":0.000001}`: {0, 0},
+		`{}`: {refusalsKept, 5}, `{"since":60}`: {5, 0}, `{"since":1800}`: {refusalsKept, 5}, `{"since":0.000001}`: {0, 0}, `{"since":1e300}`: {refusalsKept, 5},
 	} {
 		got, err := one[*control.Refusals](t, d.refusals, args)
 		if err != nil || len(got.Refusals) != want[0] || got.Lost != uint64(want[1]) {
 			t.Errorf("%s: %d, and %d lost, want %v; %v", args, len(got.Refusals), got.Lost, want, err)
 		}
 	}
+}
+
+// A rule is shown with what it refused, and with the timeouts that are its own; one that
+// vanished stays as long as it has states.
+func TestRules(t *testing.T) {
+	const others = "[timeouts]\n\"tcp.first\" = \"60s\"\n"
+	d := testDaemon(t, others+`
+[[rule]]
+name = "old"
+port = [80]
+state = "keep"
+[[rule]]
+name = "try"
+port = [443]
+state = "keep"
+max = 1
+enforce = false
+timeouts = { "tcp.first" = "60s", "tcp.closed" = "1500ms", "adaptive.start" = 60000, "adaptive.end" = 120000 }
+[[rule]]
+name = "bad"
+action = "block"
+from = ["203.0.113.0/24"]
+`)
+	openFrom(d, "198.51.100.7:1", "192.0.2.10:80")
+	openFrom(d, "203.0.113.1:1", "192.0.2.10:80")
+	openFrom(d, "203.0.113.1:2", "192.0.2.10:80")
+	check := func(want string) {
+		t.Helper()
+		var b strings.Builder
+		err := d.rules(t.Context(), nil, func(item any) error { return item.(*control.Rule).WriteText(&b, 2) })
+		if err != nil || b.String() != want {
+			t.Errorf("%v, got\n%s\nwant\n%s", err, b.String(), want)
+		}
+	}
+	check(`@1 pass in proto tcp from any to any port = http flags S/SA keep state label "old"
+  [ Evaluations: 1         Packets: 0         Bytes: 0           States: 1     ]
+  [ Source Nodes: 0       State Creations: 1     ]
+@2 pass in proto tcp from any to any port = https flags S/SA keep state (max 1, tcp.closed 1.5, adaptive.start 60000, adaptive.end 120000) enforce false label "try"
+  [ Evaluations: 0         Packets: 0         Bytes: 0           States: 0     ]
+  [ Source Nodes: 0       State Creations: 0     ]
+@3 block return-rst in proto tcp from 203.0.113.0/24 to any label "bad"
+  [ Evaluations: 2         Packets: 0         Bytes: 0           States: 0     ]
+  [ Source Nodes: 0       State Creations: 0     ]
+  [ Refused:  block 2 ]
+`)
+	c, err := config.Parse([]byte(others))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.engine.Reload(d.now(), engineConfig(c))
+	check(`@1 pass in proto tcp from any to any port = http flags S/SA keep state label "old" # gone
+  [ Evaluations: 1         Packets: 0         Bytes: 0           States: 1     ]
+  [ Source Nodes: 0       State Creations: 1     ]
+`)
 }
 
 func TestSettings(t *testing.T) {

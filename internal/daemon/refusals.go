@@ -33,7 +33,7 @@ func (d *daemon) refusals(_ context.Context, raw json.RawMessage, send func(any)
 		return err
 	}
 	now, since := d.now(), time.Duration(0)
-	if args.Since > 0 {
+	if args.Since > 0 && args.Since < now.Seconds() {
 		since = now - time.Duration(args.Since*float64(time.Second))
 	}
 	list, lost := d.lastRefusals.Since(since)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"iter"
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/control"
@@ -10,16 +11,32 @@ import (
 
 // timeouts answers "nfqfw timeouts".
 func (d *daemon) timeouts(_ context.Context, _ json.RawMessage, send func(any) error) error {
-	t := &d.config.Load().Timeouts
-	var list []control.Timeout
+	return send(&control.Timeouts{Timeouts: listedTimeouts(&d.config.Load().Timeouts)})
+}
+
+// listedTimeouts are the lifetimes by pf's names and in its order.
+func listedTimeouts(t *conntrack.Lifetimes) (list []control.Timeout) {
 	for class, lifetime := range t.Timeouts {
 		list = append(list, control.Timeout{Name: conntrack.Timeout(class).String(), Value: lifetime.Seconds(), Unit: "seconds"})
 	}
-	return send(&control.Timeouts{Timeouts: append(list,
+	return append(list,
 		control.Timeout{Name: "adaptive.start", Value: float64(t.Start), Unit: "states"},
 		control.Timeout{Name: "adaptive.end", Value: float64(t.End), Unit: "states"},
 		control.Timeout{Name: "src.track", Value: t.SrcTrack.Seconds(), Unit: "seconds"},
-	)})
+	)
+}
+
+// ownTimeouts are those of a rule's that differ from the others'; marks of its own are
+// shown though they are the same numbers, for they are of its own states.
+func ownTimeouts(rule, others *conntrack.Lifetimes) iter.Seq2[string, float64] {
+	return func(yield func(string, float64) bool) {
+		all := listedTimeouts(others)
+		for i, t := range listedTimeouts(rule) {
+			if own := t.Unit == "states" && rule.OwnScaling; (own || t != all[i]) && !yield(t.Name, t.Value) {
+				return
+			}
+		}
+	}
 }
 
 // memory answers "nfqfw memory".
