@@ -60,9 +60,7 @@ Of several selections all have to hold.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&all, "all", false, "all connections, as pfctl -F states does")
 	flags.StringVar(&id, "id", "", "the connection of this `ID`, 16 hexadecimal digits")
-	flags.StringArrayVar(&args.Filter.Rules, "rule", nil, "those of the rule of this `NAME`; may be said again, for more rules")
-	stateFlag(cmd, &args.Filter.State)
-	flags.StringVar(&args.Filter.Interface, "iface", "", "those that came in by the interface of this `NAME`")
+	filterFlags(cmd, &args.Filter)
 	flags.BoolVar(&args.Silent, "silent", false, "forget the states, and tell neither end")
 	clientFlags(cmd, &socket, &asJSON)
 	return cmd

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,53 +20,85 @@ func networkFlag(cmd *cobra.Command, name string, network *netip.Prefix, usage s
 	})
 }
 
-// stateFlag adds a filter by the peers' states.
-func stateFlag(cmd *cobra.Command, pattern *control.StatePattern) {
-	cmd.Flags().Func("state", "those in these `SERVER:CLIENT` states, of which one may be left out", func(text string) (err error) {
-		*pattern, err = control.ParseStatePattern(text)
+// filterFlags adds the filters of states that are no addresses.
+func filterFlags(cmd *cobra.Command, f *control.StateFilter) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.Rules, "rule", nil, "only those of rule `NAME`; may be said again, for more rules")
+	flags.Func("state", "only those in `SERVER:CLIENT`, of which one may be left out", func(text string) (err error) {
+		f.State, err = control.ParseStatePattern(text)
 		return err
 	})
+	flags.StringVar(&f.Interface, "iface", "", "only those that came in by interface `NAME`")
 }
 
-// texter is an item that a listing shows.
-type texter interface {
+// client is what the commands that ask the daemon have in common.
+type client struct {
+	socket  string
+	asJSON  bool
+	verbose int
+}
+
+// flags adds the flags of them all; verbose says what -v shows, or is empty where there
+// is no -v.
+func (c *client) flags(cmd *cobra.Command, verbose string) {
+	if verbose != "" {
+		cmd.Flags().CountVarP(&c.verbose, "verbose", "v", verbose)
+	}
+	clientFlags(cmd, &c.socket, &c.asJSON)
+}
+
+// texter is what can be shown as text.
+type texter[T any] interface {
+	*T
 	WriteText(w io.Writer, verbose int) error
 }
 
-// listText writes the items of type T that the daemon answers with.
-func listText[T any, P interface {
-	*T
-	texter
-}](ctx context.Context, socket, command string, args any, verbose int, out io.Writer) error {
-	return control.Call(ctx, socket, command, args, func(raw json.RawMessage) error {
-		var item T
-		if err := json.Unmarshal(raw, &item); err != nil {
-			return fmt.Errorf("%s: %w", command, err)
-		}
-		return P(&item).WriteText(out, verbose)
+// show asks the daemon, and shows each item of its answer: as text, if it is not to be
+// JSON.
+func show[T any, P texter[T]](cmd *cobra.Command, c *client, command string, args any) error {
+	return buffered(cmd, func(out io.Writer) error {
+		return control.Call(cmd.Context(), socketPath(c.socket), command, args, func(raw json.RawMessage) error {
+			if c.asJSON {
+				_, err := fmt.Fprintf(out, "%s\n", raw)
+				return err
+			}
+			var item T
+			if err := json.Unmarshal(raw, &item); err != nil {
+				return fmt.Errorf("%s: %w", command, err)
+			}
+			return P(&item).WriteText(out, c.verbose)
+		})
 	})
 }
 
-// listJSON writes the items as they come, in one document under the command's name.
-// A document that was cut off is no JSON.
-func listJSON(ctx context.Context, socket, command string, args any, out io.Writer) error {
-	begin, end := fmt.Sprintf("{%q:[", command), "]}\n"
-	isFirst := true
-	err := control.Call(ctx, socket, command, args, func(raw json.RawMessage) error {
-		if _, err := fmt.Fprintf(out, "%s\n%s", begin, raw); err != nil {
+// list is show for an answer of any number of items: in JSON they are one document,
+// under the command's name.
+func list[T any, P texter[T]](cmd *cobra.Command, c *client, command string, args any) error {
+	if c.asJSON {
+		return listJSON(cmd, c, command, args)
+	}
+	return show[T, P](cmd, c, command, args)
+}
+
+// listJSON writes the items as they come, so that a million of them need no memory
+// here. A document that was cut off is no JSON.
+func listJSON(cmd *cobra.Command, c *client, command string, args any) error {
+	return buffered(cmd, func(out io.Writer) error {
+		before, after := fmt.Sprintf("{%q:[", command), "]}\n"
+		err := control.Call(cmd.Context(), socketPath(c.socket), command, args, func(raw json.RawMessage) error {
+			_, err := fmt.Fprintf(out, "%s\n%s", before, raw)
+			before, after = ",", "\n]}\n"
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		begin, end, isFirst = ",", "\n]}\n", false
-		return nil
-	})
-	if err != nil {
+		if before != "," {
+			after = before + after
+		}
+		_, err = io.WriteString(out, after)
 		return err
-	}
-	if isFirst {
-		end = begin + end
-	}
-	_, err = io.WriteString(out, end)
-	return err
+	})
 }
 
 // buffered gives f a buffered output, and writes what it has left there also when it

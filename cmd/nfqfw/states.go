@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,10 +12,8 @@ import (
 
 func newStates() *cobra.Command {
 	var (
-		socket  string
-		verbose int
-		asJSON  bool
-		filter  control.StateFilter
+		c      client
+		filter control.StateFilter
 	)
 	cmd := &cobra.Command{
 		Use:   "states",
@@ -31,39 +28,33 @@ million states.`,
   nfqfw states --state FIN_WAIT_2:          # whatever the client's side`,
 		Args: noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
-			args := control.StatesArgs{Counters: verbose > 0, Text: true, Verbose: verbose, Filter: filter}
-			write := listStates
-			if asJSON {
-				args = control.StatesArgs{Counters: true, Filter: filter}
-				write = listJSON
+			if c.asJSON {
+				return listJSON(cmd, &c, "states", control.StatesArgs{Counters: true, Filter: filter})
 			}
-			return buffered(cmd, func(out io.Writer) error {
-				return write(cmd.Context(), socketPath(socket), "states", args, out)
-			})
+			return writeStates(cmd, &c, filter)
 		}),
 	}
-	flags := cmd.Flags()
-	flags.CountVarP(&verbose, "verbose", "v", "show windows, ages and counters; twice: identities too")
-	flags.StringArrayVar(&filter.Rules, "rule", nil, "only those of the rule of this `NAME`; may be said again, for more rules")
-	networkFlag(cmd, "source", &filter.Source, "only those from this client `HOST|NET`")
-	flags.Func("dest", "only those to this server `HOST|NET[:PORT]`, or :PORT", func(text string) (err error) {
+	networkFlag(cmd, "source", &filter.Source, "only those from `HOST|NET`, the client")
+	cmd.Flags().Func("dest", "only those to `HOST|NET[:PORT]`, the server, or to :PORT", func(text string) (err error) {
 		filter.Dest, err = control.ParseEndpoint(text)
 		return err
 	})
-	stateFlag(cmd, &filter.State)
-	flags.StringVar(&filter.Interface, "iface", "", "only those that came in by the interface of this `NAME`")
-	clientFlags(cmd, &socket, &asJSON)
+	filterFlags(cmd, &filter)
+	c.flags(cmd, "show windows, ages and counters; twice: identities too")
 	return cmd
 }
 
-// listStates writes the text that the daemon has made of the states.
-func listStates(ctx context.Context, socket, command string, args any, out io.Writer) error {
-	return control.Call(ctx, socket, command, args, func(raw json.RawMessage) error {
-		var text string
-		if err := json.Unmarshal(raw, &text); err != nil {
-			return fmt.Errorf("%s: %w", command, err)
-		}
-		_, err := io.WriteString(out, text)
-		return err
+// writeStates writes the text that the daemon has made of the states.
+func writeStates(cmd *cobra.Command, c *client, filter control.StateFilter) error {
+	args := control.StatesArgs{Counters: c.verbose > 0, Text: true, Verbose: c.verbose, Filter: filter}
+	return buffered(cmd, func(out io.Writer) error {
+		return control.Call(cmd.Context(), socketPath(c.socket), "states", args, func(raw json.RawMessage) error {
+			var text string
+			if err := json.Unmarshal(raw, &text); err != nil {
+				return fmt.Errorf("states: %w", err)
+			}
+			_, err := io.WriteString(out, text)
+			return err
+		})
 	})
 }

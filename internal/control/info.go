@@ -13,8 +13,9 @@ type Info struct {
 	States   Usage          `json:"states"`
 	Evicted  uint64         `json:"evicted"` // states that made room for others: closed ones, or the oldest half-open
 	Sources  Usage          `json:"sources"`
-	Counters []NamedCounter `json:"counters"` // in pf's order
-	Losses   []NamedCounter `json:"losses"`   // what no decision lost: all are 0 while all is well
+	Counters []NamedCounter `json:"counters"`       // in pf's order
+	Losses   []NamedCounter `json:"losses"`         // what no decision lost: all are 0 while all is well
+	Limits   []NamedCounter `json:"limit_counters"` // what limits refused, and what overload did, by pf's names
 
 	Syncookies Syncookies `json:"syncookies"`
 	Adaptive   []Pressure `json:"adaptive"` // a switch for each rule with state = "adaptive"
@@ -33,14 +34,14 @@ type NamedCounter struct {
 	Packets uint64 `json:"packets"`
 }
 
-// WriteText writes what pfctl -s info does; verbose, as with -v, tells of the
-// source tracking table too.
-func (i *Info) WriteText(w io.Writer, verbose bool) error {
+// WriteText writes what pfctl -s info does; with verbose 1 (-v) it tells of the source
+// tracking table and of what the limits of rules refused too.
+func (i *Info) WriteText(w io.Writer, verbose int) error {
 	up := time.Duration(i.Uptime) * time.Second
 	const day = 24 * time.Hour
 	_, err := fmt.Fprintf(w, "Status: Enabled for %d days %s\n\n%-27s %14s %16s\n%s",
 		up/day, clock((up % day).Seconds()), "State Table", "Total", "Rate", i.States.row()+fmt.Sprintf("  %-25s %14d %16s\n", "evicted", i.Evicted, i.rate(i.Evicted)))
-	if verbose && err == nil {
+	if verbose > 0 && err == nil {
 		_, err = fmt.Fprintf(w, "Source Tracking Table\n%s", i.Sources.row())
 	}
 	if err == nil {
@@ -50,7 +51,7 @@ func (i *Info) WriteText(w io.Writer, verbose bool) error {
 		err = i.writeCounters(w, "Losses", i.Losses)
 	}
 	if err == nil {
-		err = i.writeSyncookies(w)
+		err = i.writeSyncookies(w, verbose)
 	}
 	if err == nil {
 		err = i.writeAdaptive(w)

@@ -28,12 +28,16 @@ type Pressure struct {
 	End      int      `json:"end"`   // off below
 }
 
-// writeSyncookies writes pf's counters and its section of the same name.
-func (i *Info) writeSyncookies(w io.Writer) error {
+// writeSyncookies writes pf's counters, with verbose 1 those of the limits too, and
+// its section of the same name.
+func (i *Info) writeSyncookies(w io.Writer, verbose int) error {
 	c := &i.Syncookies
-	err := i.writeCounters(w, "Limit Counters", []NamedCounter{
-		{"syncookies sent", c.Sent}, {"syncookies validated", c.Validated}, {"syncookies invalid", c.Invalid},
-	})
+	var list []NamedCounter
+	if verbose > 0 {
+		list = append(list, i.Limits...)
+	}
+	err := i.writeCounters(w, "Limit Counters", append(list,
+		NamedCounter{"syncookies sent", c.Sent}, NamedCounter{"syncookies validated", c.Validated}, NamedCounter{"syncookies invalid", c.Invalid}))
 	if err != nil {
 		return err
 	}

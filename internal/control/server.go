@@ -17,6 +17,7 @@ const (
 	requestTimeout = 5 * time.Second
 	writeTimeout   = 10 * time.Second       // for each write: a client that stops reading is let go
 	maxClients     = 32                     // at once; more of them wait
+	writeSize      = 64 << 10               // octets of an answer that are written at once
 	acceptPause    = 100 * time.Millisecond // after an error, as when descriptors run out
 )
 
@@ -92,7 +93,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	out := bufio.NewWriter(&deadlineWriter{c, s.writeTimeout})
+	out := bufio.NewWriterSize(&deadlineWriter{c, s.writeTimeout}, writeSize)
 	enc := json.NewEncoder(out)
 	end := answer{Done: true}
 	if err := s.answer(ctx, c, func(item any) error { return enc.Encode(answer{Item: item}) }); err != nil {

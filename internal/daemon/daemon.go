@@ -22,6 +22,7 @@ import (
 	"nfqfw/internal/inject"
 	"nfqfw/internal/nfq"
 	"nfqfw/internal/offload"
+	"nfqfw/internal/refusal"
 	"nfqfw/rules"
 	"nfqfw/synproxy/cookie"
 )
@@ -62,6 +63,8 @@ type daemon struct {
 	hooks     *hooks.Hooks
 	finishing []rules.Rule // that have vanished, and may have states
 
+	lastRefusals *refusal.Ring
+
 	// For their counters; complete before the control socket answers anybody.
 	queues  []*nfq.Queue
 	senders []*inject.Sender
@@ -90,6 +93,7 @@ func newDaemon(c *config.Config, o Options) *daemon {
 	d := &daemon{
 		log: o.Log, load: o.Load, engine: newEngine(c), interfaces: newInterfaces(), started: time.Now(),
 		flushes: newFlushes(), hooks: hooks.New(Hooks(c), o.Log), failures: rate.Sometimes{Interval: time.Minute},
+		lastRefusals: refusal.New(refusalsKept),
 	}
 	d.config.Store(c)
 	return d

@@ -24,7 +24,7 @@ import (
 )
 
 // testDaemon is one that has never touched the kernel.
-func testDaemon(t *testing.T, file string) *daemon {
+func testDaemon(t testing.TB, file string) *daemon {
 	t.Helper()
 	c, err := config.Parse([]byte(file))
 	if err != nil {
@@ -168,6 +168,9 @@ func TestInterfaces(t *testing.T) {
 	}
 	if got := n.link(1<<31 - 1); got != (link{}) {
 		t.Errorf("an unknown interface is %+v", got)
+	}
+	if got := n.name(1) + " " + n.name(1<<31-1); got != "lo all" {
+		t.Errorf("names %s", got)
 	}
 	n.links = nil
 	if got := n.link(1); got.name != "lo" || got.mtu == 0 || !n.exists("lo") || n.exists("ol") {

@@ -21,7 +21,7 @@ func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error
 	}
 	limits := d.config.Load().Limits
 	return send(&control.Info{
-		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Counters: d.counters(), Losses: losses,
+		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Counters: d.counters(), Losses: losses, Limits: d.limitCounters(),
 		Evicted:    d.engine.Counters().Evicted.Load(),
 		States:     control.Usage{Current: d.engine.Len(), Limit: limits.States},
 		Sources:    control.Usage{Current: d.engine.SourceLen(), Limit: limits.SrcNodes},
@@ -64,6 +64,19 @@ func (d *daemon) counters() []control.NamedCounter {
 	}
 	list[packet.ReasonMatch].Packets = c.Passed.Load()
 	return list
+}
+
+// limitCounters are pf's, by its names and in its order.
+func (d *daemon) limitCounters() []control.NamedCounter {
+	c := d.engine.Counters()
+	return []control.NamedCounter{
+		{Name: "max states per rule", Packets: c.Reasons[packet.ReasonMax].Load()},
+		{Name: "max-src-states", Packets: c.Reasons[packet.ReasonMaxSrcStates].Load()},
+		{Name: "max-src-nodes", Packets: c.Reasons[packet.ReasonMaxSrcNodes].Load()},
+		{Name: "max-src-conn", Packets: c.Reasons[packet.ReasonMaxSrcConn].Load()},
+		{Name: "max-src-conn-rate", Packets: c.Reasons[packet.ReasonMaxSrcConnRate].Load()},
+		{Name: "overload flush states", Packets: d.flushes.flushed.Load()},
+	}
 }
 
 // losses are the packets that the engine did not see, and those of its

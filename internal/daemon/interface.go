@@ -42,6 +42,17 @@ func (n *interfaces) link(index uint32) link {
 	return l
 }
 
+// name is what the interface of an index was called when last looked at, "all" if there
+// was none. It does not look itself: a listing may ask a million times.
+func (n *interfaces) name(index uint32) string {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if l, ok := n.links[index]; ok {
+		return l.name
+	}
+	return "all"
+}
+
 // exists says whether there is an interface of that name.
 func (n *interfaces) exists(name string) bool {
 	n.mu.RLock()

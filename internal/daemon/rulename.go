@@ -8,9 +8,9 @@ import (
 	"nfqfw/internal/engine"
 )
 
-// knowRules is an error if there is no rule of one of these names.
-func (d *daemon) knowRules(command string, names []string) error {
-	known := d.ruleNames()
+// knowRules is an error if one of these names is neither a rule's nor one of others.
+func (d *daemon) knowRules(command string, names []string, others ...string) error {
+	known := append(d.ruleNames(), others...)
 	for _, name := range names {
 		if !slices.Contains(known, name) {
 			return fmt.Errorf("%s: no rule %q%s", command, name, config.DidYouMean(name, known))
@@ -27,4 +27,17 @@ func (d *daemon) ruleNames() (names []string) {
 		return nil
 	})
 	return names
+}
+
+// ruleNumbers are the numbers of the rules by their names. A rule that has vanished by
+// a reload has none.
+func (d *daemon) ruleNumbers() map[string]int {
+	numbers := make(map[string]int)
+	_ = d.engine.Rules(func(l *engine.ListedRule) error {
+		if !l.Gone {
+			numbers[l.Rule.Name] = l.Rule.Number
+		}
+		return nil
+	})
+	return numbers
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/control"
@@ -15,7 +14,8 @@ import (
 
 func (d *daemon) handlers() map[string]control.Handler {
 	return map[string]control.Handler{
-		"info": d.info, "states": d.states, "kill": d.answerKill, "reload": d.answerReload,
+		"info": d.info, "states": d.states, "sources": d.sources, "rules": d.rules, "timeouts": d.timeouts,
+		"memory": d.memory, "refusals": d.refusals, "kill": d.answerKill, "reload": d.answerReload,
 	}
 }
 
@@ -40,7 +40,9 @@ func (d *daemon) states(ctx context.Context, raw json.RawMessage, send func(any)
 	err := d.eachState(ctx, &args.Filter, func(l *engine.Listed) error {
 		s := d.listed(l)
 		if kernel != nil && l.Offloaded {
-			s.Original, s.Reply = kernel.of(l.Tuple)
+			if c, ok := kernel.of(l.Tuple); ok {
+				s.Original, s.Reply = &c.original, &c.reply
+			}
 		}
 		return out.Send(s)
 	})
@@ -85,7 +87,7 @@ func (d *daemon) chooses(f *control.StateFilter, s *conntrack.State, rule string
 		(len(f.Rules) == 0 || slices.Contains(f.Rules, rule)) &&
 		control.Within(f.Source, s.Tuple.Src.Netip()) &&
 		f.Dest.Holds(s.Tuple.Destination()) &&
-		(f.Interface == "" || f.Interface == d.interfaceName(s.InDev))
+		(f.Interface == "" || f.Interface == d.interfaces.name(s.InDev))
 }
 
 // fewStates are so few that to ask the kernel for the entry of each is cheaper than
@@ -109,11 +111,11 @@ func (d *daemon) many(f *control.StateFilter) bool {
 
 func (d *daemon) listed(l *engine.Listed) *control.State {
 	s := &control.State{
-		ID: fmt.Sprintf("%016x", l.ID), Interface: d.interfaceName(l.InDev), Protocol: "tcp",
+		ID: fmt.Sprintf("%016x", l.ID), Interface: d.interfaces.name(l.InDev), Protocol: "tcp",
 		Source: listedPeer(&l.Src, 0), Dest: listedPeer(&l.Dst, uint32(l.SeqDiff)),
 		State: l.Dst.State.String() + ":" + l.Src.State.String(), Counts: l.Counting, Proxied: l.Proxied,
 		Rule: l.RuleName, Number: uint32(l.RuleNumber), Timeout: l.Timeout.String(),
-		Age: l.Age.Round(time.Millisecond).Seconds(), Expires: l.ExpiresIn.Round(time.Millisecond).Seconds(),
+		Age: seconds(l.Age), Expires: seconds(l.ExpiresIn),
 	}
 	if l.ShakingHands() {
 		s.State = l.Src.State.String()
@@ -121,14 +123,6 @@ func (d *daemon) listed(l *engine.Listed) *control.State {
 	s.Source.Address, s.Source.Port = l.Tuple.Src.Netip(), l.Tuple.SrcPort
 	s.Dest.Address, s.Dest.Port = l.Tuple.Dst.Netip(), l.Tuple.DstPort
 	return s
-}
-
-// interfaceName is the name of an interface, "all" if there is none of that index.
-func (d *daemon) interfaceName(index uint32) string {
-	if name := d.interfaces.link(index).name; name != "" {
-		return name
-	}
-	return "all"
 }
 
 func listedPeer(p *conntrack.Peer, seqDiff uint32) control.Peer {

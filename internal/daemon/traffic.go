@@ -60,14 +60,13 @@ func countedBy(e *offload.Entry) counted {
 // of is what was counted of a connection from client to server, and back. A
 // connection whose entry is gone, or was made while the kernel did not count, has
 // none; one whose entry came or changed its mark during the dump is asked for.
-func (t *traffic) of(tuple packet.Tuple) (original, reply *control.Counter) {
-	c, ok := t.dumped[tuple]
-	if !ok {
-		found, e, err := t.table.Query(tuple)
-		if err != nil || found == packet.KernelAbsent || !e.HasTraffic {
-			return nil, nil
-		}
-		c = countedBy(&e)
+func (t *traffic) of(tuple packet.Tuple) (c counted, ok bool) {
+	if c, ok = t.dumped[tuple]; ok {
+		return c, true
 	}
-	return &c.original, &c.reply
+	found, e, err := t.table.Query(tuple)
+	if err != nil || found == packet.KernelAbsent || !e.HasTraffic {
+		return counted{}, false
+	}
+	return countedBy(&e), true
 }

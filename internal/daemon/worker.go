@@ -136,6 +136,7 @@ func (w *worker) Handle(m *nfq.Message) {
 		p.Kernel = w.query(d.Offload.Tuple)
 		w.engine.Handle(now, p, d)
 	}
+	w.remember(now, p.Tuple, &d.Refusal)
 	w.carryOut(d)
 	m.Answer(d.Verdict, d.Mark)
 	if d.Verdict == packet.Drop && d.Reason != packet.ReasonSynproxy {
