@@ -209,7 +209,7 @@ func TestRepair(t *testing.T) {
 	k := newKernel(t, "192.0.2.0/24")
 	netnstest.Run(t, "ipset destroy NFQFW-t-4", "ipset create NFQFW-t-4 hash:ip")
 	k.must(k.add("198.51.100.0/24", 0)) // no element of hash:ip
-	k.runFor(2 * time.Second) // the second try is after one
+	k.runFor(2 * time.Second)           // the second try is after one
 	if n := strings.Count(k.log.String(), "level=ERROR"); n != 1 {
 		t.Errorf("%d errors are logged, want 1:\n%s", n, k.log.String())
 	}
