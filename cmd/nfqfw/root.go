@@ -58,7 +58,7 @@ func newRoot() *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, err.Error()) })
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newRun(), newCheck(), newHooks(), newStates(), newInfo(), newKill(), newReload())
+	root.AddCommand(newRun(), newCheck(), newHooks(), newStates(), newInfo(), newTable(), newKill(), newReload())
 	return root
 }
 

@@ -16,6 +16,7 @@ import (
 func (d *daemon) handlers() map[string]control.Handler {
 	return map[string]control.Handler{
 		"info": d.info, "states": d.states, "kill": d.answerKill, "reload": d.answerReload,
+		"table": d.answerTable, "tables": d.listTables,
 	}
 }
 

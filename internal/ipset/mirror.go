@@ -27,6 +27,7 @@ type Mirror struct {
 	bell   chan struct{}
 
 	kernel sync.Mutex // held while the kernel's sets change
+	size   int        // of the sets, in entries
 
 	mu       sync.Mutex
 	followed map[string]*notes // by table
@@ -41,13 +42,13 @@ func New(tables *table.Set, now func() time.Duration, log *slog.Logger) *Mirror 
 }
 
 // Follow makes the sets of tables that are not followed yet, before rules refer to
-// them. A set that an earlier run left is replaced, rules refer to it or not.
+// them, and larger or smaller ones if there may be another number of entries. A set that an earlier run left is replaced, rules refer to it or not.
 func (m *Mirror) Follow(ctx context.Context, names []string) error {
 	m.kernel.Lock()
 	defer m.kernel.Unlock()
 	fresh := m.follow(names)
-	if len(fresh) == 0 {
-		return nil
+	if _, limit := m.tables.Usage(); limit != m.size {
+		fresh, m.size = names, limit
 	}
 	for _, name := range fresh {
 		if err := m.rewrite(ctx, name); err != nil {
@@ -181,7 +182,6 @@ func (m *Mirror) rewrite(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, limit := m.tables.Usage()
 	now := m.now()
 	return restore(ctx, func(w io.Writer) {
 		for _, f := range families {
@@ -189,7 +189,7 @@ func (m *Mirror) rewrite(ctx context.Context, name string) error {
 			if slices.Contains(there, next) {
 				fmt.Fprintf(w, "destroy %s\n", next)
 			}
-			create(w, next, f, room(limit))
+			create(w, next, f, room(m.size))
 			writeAll(w, next, t, f, now)
 			if slices.Contains(there, set) {
 				fmt.Fprintf(w, "swap %s %s\ndestroy %s\n", next, set, next)

@@ -62,7 +62,7 @@ func fill(t *testing.T, s *table.Set, now time.Duration, words ...string) {
 	}
 	c, err := table.Load(now, []config.Table{of}, 10_000)
 	if err == nil {
-		err = s.Replace(now, c)
+		_, err = s.Replace(now, c)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -117,8 +117,9 @@ func (l *loader) told(name string) (list []error) {
 
 // Replace makes the tables those of a configuration: what an earlier one wrote goes,
 // and what commands and overloads added stays in the tables that are still there.
-// After an error nothing has changed. Contents are good for one time.
-func (s *Set) Replace(now time.Duration, c *Contents) error {
+// After an error nothing has changed. Contents are good for one time. To undo it is
+// for at once: what was added meanwhile is lost.
+func (s *Set) Replace(now time.Duration, c *Contents) (undo func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	total := 0
@@ -129,12 +130,27 @@ func (s *Set) Replace(now time.Duration, c *Contents) error {
 		total += next.trie.Size()
 	}
 	if total > c.limit {
-		return fmt.Errorf("tables: %d entries, those that were added while running included: limits.table_entries is %d", total, c.limit)
+		return nil, fmt.Errorf("tables: %d entries, those that were added while running included: limits.table_entries is %d", total, c.limit)
 	}
-	before := s.tables
-	s.tables, s.entries, s.limit = make(map[string]*Table, len(c.tables)), total, c.limit
-	for _, next := range c.tables {
-		t := before[next.name]
+	before := make([]content, 0, len(s.tables))
+	for _, t := range s.tables {
+		before = append(before, content{name: t.name, ttl: t.TTL(), trie: t.trie.Load()})
+	}
+	entries, limit, known := s.entries, s.limit, s.tables
+	s.become(c.tables, known, total, c.limit)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.become(before, known, entries, limit)
+	}, nil
+}
+
+// become gives the set other tables; those that are known are kept by name, as rules
+// may use them.
+func (s *Set) become(list []content, known map[string]*Table, entries, limit int) {
+	s.tables, s.entries, s.limit = make(map[string]*Table, len(list)), entries, limit
+	for _, next := range list {
+		t := known[next.name]
 		if t == nil {
 			t = newTable(next.name, s.clock)
 		}
@@ -142,7 +158,6 @@ func (s *Set) Replace(now time.Duration, c *Contents) error {
 		t.ttl.Store(int64(next.ttl))
 		s.tellDifference(t, t.trie.Swap(next.trie), next.trie)
 	}
-	return nil
 }
 
 // inherit takes over what commands and overloads have added, and since when the

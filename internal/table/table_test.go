@@ -33,7 +33,7 @@ func (l *lab) reload(limit int, list ...config.Table) {
 	l.t.Helper()
 	c, err := Load(l.now, list, limit)
 	if err == nil {
-		err = l.Replace(l.now, c)
+		_, err = l.Replace(l.now, c)
 	}
 	if err != nil {
 		l.t.Fatal(err)
@@ -312,13 +312,36 @@ func TestReplaceRefusesTooMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = "tables: 3 entries, those that were added while running included: limits.table_entries is 2"
-	if err := l.Replace(l.now, c); fmt.Sprint(err) != want {
+	if _, err := l.Replace(l.now, c); fmt.Sprint(err) != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 	l.lists("192.0.2.1 file, 198.51.100.1 command, 198.51.100.2 command")
 	if _, limit := l.Usage(); limit != 10 {
 		t.Errorf("limit %d", limit)
 	}
+}
+
+func TestUndoReplace(t *testing.T) {
+	l := newLab(t, 10, time.Minute, "192.0.2.1")
+	l.overload("198.51.100.1", true)
+	before := l.table()
+	c, err := Load(l.now, []config.Table{{Name: "u", Entries: prefixes("10.0.0.1", "10.0.0.2", "10.0.0.3")}}, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	undo, err := l.Replace(l.now, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.used(3)
+	undo()
+	l.lists("192.0.2.1 file, 198.51.100.1 overload 1m0s")
+	if _, limit := l.Usage(); limit != 10 || l.table() != before || len(l.Tables()) != 1 {
+		t.Error("not as before")
+	}
+	l.now += time.Hour
+	l.Sweep(l.now)
+	l.used(1)
 }
 
 // model is a table that is slow and obvious.
@@ -412,7 +435,7 @@ func TestConcurrent(t *testing.T) {
 	replace := func() {
 		c, err := Load(clock(), []config.Table{{Name: "t", TTL: time.Millisecond, Entries: prefixes("10.0.0.0/8", "!10.1.0.0/16")}}, 500)
 		if err == nil {
-			err = s.Replace(clock(), c)
+			_, err = s.Replace(clock(), c)
 		}
 		if err != nil {
 			t.Error(err)
@@ -477,7 +500,7 @@ func filled(b *testing.B, n int) *Set {
 		p := netip.PrefixFrom(nth(i), 32)
 		c.tables[0].trie.Insert(p, value{expires: time.Hour})
 	}
-	if err := s.Replace(0, c); err != nil {
+	if _, err := s.Replace(0, c); err != nil {
 		b.Fatal(err)
 	}
 	return s
@@ -517,7 +540,7 @@ func BenchmarkReplace(b *testing.B) {
 	s := filled(b, 1_000_000)
 	for b.Loop() {
 		next := &Contents{limit: 2_000_000, tables: []content{{name: "t", trie: s.tables["t"].trie.Load().Clone()}}}
-		if err := s.Replace(0, next); err != nil {
+		if _, err := s.Replace(0, next); err != nil {
 			b.Fatal(err)
 		}
 	}
