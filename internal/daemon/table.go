@@ -118,6 +118,10 @@ func (d *daemon) doTable(ctx context.Context, args *control.TableArgs, list []ru
 	if err != nil {
 		return err
 	}
+	// Whoever gets an answer knows that the kernel does so too.
+	if err := d.mirror.Flush(ctx); err != nil {
+		return fmt.Errorf("table: done, but the kernel does not follow yet: %w", err)
+	}
 	return send(done)
 }
 

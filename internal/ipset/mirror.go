@@ -122,7 +122,6 @@ func (m *Mirror) Run(ctx context.Context) error {
 				m.log.Error("the kernel's sets do not follow their tables; trying on", "err", err)
 			}
 			wait = min(max(2*wait, retry), retryMost)
-			m.ring()
 		}
 		select {
 		case <-ctx.Done():
@@ -131,7 +130,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	}
 }
 
-// Flush tells the kernel what it does not know yet.
+// Flush tells the kernel what it does not know yet. What it refuses, Run tries again.
 func (m *Mirror) Flush(ctx context.Context) error {
 	m.kernel.Lock()
 	defer m.kernel.Unlock()

@@ -69,6 +69,7 @@ func (m *Mirror) take() map[string]notes {
 
 // giveBack notes that sets do not agree with their tables.
 func (m *Mirror) giveBack(taken map[string]notes) {
+	defer m.ring()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name := range taken {
