@@ -43,8 +43,9 @@ var edges = map[string]struct{ only, why string }{
 	"github.com/BurntSushi/toml":     {"internal/config", "the file format is config's alone"},
 	"github.com/ti-mo/conntrack":     {"internal/offload", "the kernel's conntrack table is offload's alone"},
 	"github.com/spf13/cobra":         {"cmd/nfqfw", "the command line is the command's alone"},
+	"github.com/gaissmai/bart":       {"internal/table", "the trie is to be exchangeable"},
 	"github.com/vishvananda/netlink": {"integration internal/route", "only the lab makes interfaces, and routes are asked for in one place"},
-	"os/exec":                        {"internal/hooks internal/netnstest integration", "nothing else starts programs"},
+	"os/exec":                        {"internal/hooks internal/ipset internal/netnstest integration", "nothing else starts programs"},
 }
 
 // below lists what must not import what: arrows point down only.

@@ -15,6 +15,7 @@ slowhttptest:slowhttptest
 iperf3:iperf3
 curl:curl
 conntrack:conntrack
+ipset:ipset
 sysctl:procps
 "
 

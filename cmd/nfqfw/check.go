@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nfqfw/internal/hooks"
+	"nfqfw/internal/table"
 	"nfqfw/rules"
 )
 
@@ -25,9 +26,9 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check -c FILE",
 		Short: "Report every error in a configuration file",
-		Long: `Report every error in a configuration file, and every rule of it that is about
-connections which this machine's nat table forwards (DNAT, REDIRECT), as far as
-the user may read that. What is allowed and has no effect is a warning.`,
+		Long: `Report every error in a configuration file and in the files that its tables name,
+and every rule that is about connections which this machine's nat table forwards
+(DNAT, REDIRECT), as far as the user may read that. What is allowed and has no effect is a warning.`,
 		Args: noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
 			c, err := readConfig(path)
@@ -35,6 +36,9 @@ the user may read that. What is allowed and has no effect is a warning.`,
 				return err
 			}
 			printWarnings(cmd.ErrOrStderr(), path, c)
+			if _, err := table.Load(0, c.Tables, c.Limits.TableEntries); err != nil {
+				return inFile(path, err)
+			}
 			if err := checkForwards(cmd, path, c.Rules); err != nil {
 				return err
 			}

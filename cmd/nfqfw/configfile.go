@@ -38,11 +38,16 @@ func readConfig(path string) (*config.Config, error) {
 	if err == nil {
 		return c, nil
 	}
+	return nil, inFile(path, err)
+}
+
+// inFile has every line of an error name the file.
+func inFile(path string, err error) error {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
 	for i, line := range lines {
 		lines[i] = path + ": " + line
 	}
-	return nil, errors.New(strings.Join(lines, "\n"))
+	return errors.New(strings.Join(lines, "\n"))
 }
 
 // readFile leaves the path to the caller, who says it first.

@@ -7,6 +7,7 @@ import (
 
 	"nfqfw/internal/daemon"
 	"nfqfw/internal/hooks"
+	"nfqfw/internal/ipset"
 )
 
 func newHooks() *cobra.Command {
@@ -21,7 +22,14 @@ func newHooks() *cobra.Command {
 				return err
 			}
 			h := daemon.Hooks(c)
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "# iptables-restore --noflush\n%s# ip6tables-restore --noflush\n%s",
+			out := cmd.OutOrStdout()
+			if tables := hooks.Tables(c.Rules); len(tables) > 0 {
+				fmt.Fprintln(out, "# ipset restore; run fills the sets, which follow their tables")
+				for _, name := range tables {
+					ipset.Create(out, name, c.Limits.TableEntries)
+				}
+			}
+			_, err = fmt.Fprintf(out, "# iptables-restore --noflush\n%s# ip6tables-restore --noflush\n%s",
 				hooks.Rules(h, hooks.IPv4), hooks.Rules(h, hooks.IPv6))
 			return err
 		}),

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -12,11 +11,10 @@ import (
 
 func newKill() *cobra.Command {
 	var (
-		socket string
-		asJSON bool
-		all    bool
-		id     string
-		args   control.KillArgs
+		c    client
+		all  bool
+		id   string
+		args control.KillArgs
 	)
 	cmd := &cobra.Command{
 		Use:   "kill HOST|NET [HOST|NET[:PORT]]",
@@ -31,27 +29,11 @@ Of several selections all have to hold.`,
   nfqfw kill --rule web --state FIN_WAIT_2:ESTABLISHED
   nfqfw kill --id 000000000000002a          # as nfqfw states -vv shows it
   nfqfw kill --all`,
-		Args: func(cmd *cobra.Command, words []string) (err error) {
-			if args.ID, err = parseID(id); err != nil {
-				return misuse(cmd, "--id: "+err.Error())
-			}
-			if err := parseEnds(cmd, words, &args.Filter); err != nil {
-				return err
-			}
-			if selects := len(words) > 0 || args.ID != 0 || len(args.Filter.Rules) > 0 || args.Filter.State != (control.StatePattern{}) || args.Filter.Interface != ""; selects == all {
-				return misuse(cmd, "name what to kill, or --all for everything, and not both")
-			}
-			return nil
-		},
+		Args: func(cmd *cobra.Command, words []string) error { return parseKill(cmd, words, id, all, &args) },
 		RunE: does(func(cmd *cobra.Command) error {
-			return control.Call(cmd.Context(), socketPath(socket), "kill", args, func(raw json.RawMessage) error {
-				if asJSON {
-					_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
-					return err
-				}
-				var k control.Killed
-				if err := json.Unmarshal(raw, &k); err != nil {
-					return fmt.Errorf("kill: %w", err)
+			return ask(cmd, &c, "kill", args, func(k *control.Killed) error {
+				if c.asJSON {
+					return nil
 				}
 				return k.WriteText(cmd.ErrOrStderr(), cmd.Flags().NArg())
 			})
@@ -62,8 +44,22 @@ Of several selections all have to hold.`,
 	flags.StringVar(&id, "id", "", "the connection of this `ID`, 16 hexadecimal digits")
 	filterFlags(cmd, &args.Filter)
 	flags.BoolVar(&args.Silent, "silent", false, "forget the states, and tell neither end")
-	clientFlags(cmd, &socket, &asJSON)
+	c.flags(cmd, "")
 	return cmd
+}
+
+// parseKill reads what is to be killed, of which there has to be something.
+func parseKill(cmd *cobra.Command, words []string, id string, all bool, args *control.KillArgs) (err error) {
+	if args.ID, err = parseID(id); err != nil {
+		return misuse(cmd, "--id: "+err.Error())
+	}
+	if err := parseEnds(cmd, words, &args.Filter); err != nil {
+		return err
+	}
+	if chooses := args.ID != 0 || args.Filter.Chooses(); chooses == all {
+		return misuse(cmd, "name what to kill, or --all for everything, and not both")
+	}
+	return nil
 }
 
 // parseID reads an ID as it is listed; the empty one is 0, which no state has.

@@ -71,6 +71,23 @@ func show[T any, P texter[T]](cmd *cobra.Command, c *client, command string, arg
 	})
 }
 
+// ask has the daemon do something, and gives what it says of it to f. If that is to be
+// JSON, it is shown before, and f says whether it is a failure.
+func ask[T any](cmd *cobra.Command, c *client, command string, args any, f func(*T) error) error {
+	return control.Call(cmd.Context(), socketPath(c.socket), command, args, func(raw json.RawMessage) error {
+		var done T
+		if err := json.Unmarshal(raw, &done); err != nil {
+			return fmt.Errorf("%s: %w", command, err)
+		}
+		if c.asJSON {
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw); err != nil {
+				return err
+			}
+		}
+		return f(&done)
+	})
+}
+
 // list is show for an answer of any number of items: in JSON they are one document,
 // under the command's name.
 func list[T any, P texter[T]](cmd *cobra.Command, c *client, command string, args any) error {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -10,10 +9,7 @@ import (
 )
 
 func newReload() *cobra.Command {
-	var (
-		socket string
-		asJSON bool
-	)
+	var c client
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Have the daemon read its configuration file again",
@@ -24,14 +20,9 @@ States, counts, tables and rates live on with the rule of the same name. A lower
 ends no connection. What a rule that has vanished has let in finishes under it.`,
 		Args: noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
-			return control.Call(cmd.Context(), socketPath(socket), "reload", nil, func(raw json.RawMessage) error {
-				if asJSON {
-					_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", raw)
-					return err
-				}
-				var r control.Reloaded
-				if err := json.Unmarshal(raw, &r); err != nil {
-					return fmt.Errorf("reload: %w", err)
+			return ask(cmd, &c, "reload", nil, func(r *control.Reloaded) error {
+				if c.asJSON {
+					return nil
 				}
 				for _, warning := range r.Warnings {
 					fmt.Fprintf(cmd.ErrOrStderr(), "nfqfw: warning: %s\n", warning)
@@ -41,6 +32,6 @@ ends no connection. What a rule that has vanished has let in finishes under it.`
 			})
 		}),
 	}
-	clientFlags(cmd, &socket, &asJSON)
+	c.flags(cmd, "")
 	return cmd
 }

@@ -60,7 +60,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
 		newRun(), newCheck(), newHooks(), newReload(), newKill(),
-		newStates(), newSources(), newRules(), newInfo(), newTimeouts(), newMemory(), newRefusals(),
+		newStates(), newSources(), newRules(), newInfo(), newTimeouts(), newMemory(), newTable(), newRefusals(),
 	)
 	return root
 }

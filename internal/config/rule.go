@@ -41,6 +41,7 @@ func readRule(s section, n int, names names) rule {
 	}
 	if r.Action == rules.Block {
 		refuseOnBlock(s, &r)
+		defaultRefuse(s, &r.Rule)
 		return r
 	}
 	if r.Backlog > 0 && r.State != rules.Adaptive {

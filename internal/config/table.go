@@ -46,6 +46,15 @@ func (t tableNames) known(name string) error {
 	return fmt.Errorf("there is no [table.%s]%s", name, didYouMean(name, t))
 }
 
+// defaultRefuse has a block rule say nothing to sources that only tables name, unless
+// it says how it refuses: the kernel drops them by itself.
+func defaultRefuse(s section, r *rules.Rule) {
+	_, said := s.table.values["refuse"]
+	if !said && len(r.From.Tables) > 0 && len(r.From.Prefixes) == 0 {
+		r.Refuse = rules.RefuseDrop
+	}
+}
+
 // checkTableName keeps names fit for a command line and the name of a kernel set.
 func checkTableName(name string) error {
 	odd := func(r rune) bool {

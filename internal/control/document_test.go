@@ -28,6 +28,13 @@ var documents = map[string]any{
 		Rules []Rule `json:"rules"`
 	}{},
 	"nfqfw info": Info{}, "nfqfw timeouts": Timeouts{}, "nfqfw memory": Memory{}, "nfqfw refusals": Refusals{},
+	"tables": struct {
+		Tables []Table `json:"tables"`
+	}{},
+	"entries of a table": struct {
+		Table []TableEntry `json:"table"`
+	}{},
+	"what was done to a table": TableDone{}, "arguments of table": TableArgs{},
 	"nfqfw kill": Killed{}, "nfqfw reload": Reloaded{},
 	"request": Request{}, "answer": answer{},
 	"arguments of states": StatesArgs{}, "arguments of rules": RulesArgs{},

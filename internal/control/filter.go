@@ -21,6 +21,11 @@ type StateFilter struct {
 	Interface string       `json:"interface,omitempty"`
 }
 
+// Chooses says whether the filter leaves any state out.
+func (f *StateFilter) Chooses() bool {
+	return len(f.Rules) > 0 || f.Source.IsValid() || f.Dest != (Endpoint{}) || f.State != (StatePattern{}) || f.Interface != ""
+}
+
 // Endpoint is a network and a port of it. The zero value of either is any.
 type Endpoint struct {
 	Network netip.Prefix `json:"network,omitzero"`

@@ -20,9 +20,11 @@ import (
 	"nfqfw/internal/engine"
 	"nfqfw/internal/hooks"
 	"nfqfw/internal/inject"
+	"nfqfw/internal/ipset"
 	"nfqfw/internal/nfq"
 	"nfqfw/internal/offload"
 	"nfqfw/internal/refusal"
+	"nfqfw/internal/table"
 	"nfqfw/rules"
 	"nfqfw/synproxy/cookie"
 )
@@ -64,6 +66,8 @@ type daemon struct {
 	finishing []rules.Rule // that have vanished, and may have states
 
 	lastRefusals *refusal.Ring
+	tables       *table.Set
+	mirror       *ipset.Mirror // of tables that hooks refer to
 
 	// For their counters; complete before the control socket answers anybody.
 	queues  []*nfq.Queue
@@ -89,14 +93,20 @@ func queues(c *config.Config) int {
 }
 
 // newDaemon makes a daemon that has touched nothing yet.
-func newDaemon(c *config.Config, o Options) *daemon {
+func newDaemon(c *config.Config, o Options) (*daemon, error) {
 	d := &daemon{
-		log: o.Log, load: o.Load, engine: newEngine(c), interfaces: newInterfaces(), started: time.Now(),
+		log: o.Log, load: o.Load, interfaces: newInterfaces(), started: time.Now(),
 		flushes: newFlushes(), hooks: hooks.New(Hooks(c), o.Log), failures: rate.Sometimes{Interval: time.Minute},
 		lastRefusals: refusal.New(refusalsKept),
 	}
+	d.tables = table.New(d.now)
+	d.mirror = ipset.New(d.tables, d.now, o.Log)
+	if _, err := d.setTables(c); err != nil {
+		return nil, err
+	}
+	d.engine = d.newEngine(c)
 	d.config.Store(c)
-	return d
+	return d, nil
 }
 
 // Run is the firewall, until ctx ends. It takes over hooks that an earlier run
@@ -110,7 +120,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := privileged(); err != nil {
 		return err
 	}
-	d := newDaemon(c, o)
+	d, err := newDaemon(c, o)
+	if err != nil {
+		return err
+	}
 	if err := d.hooks.Check(); err != nil {
 		return err
 	}
@@ -164,8 +177,12 @@ func (d *daemon) run(ctx context.Context, server *control.Server, reload <-chan 
 	}
 	d.warnInterfaces()
 	d.refreshBacklogs()
-	err := d.hooks.Install(ctx)
+	err := d.followTables(ctx, c)
 	if err == nil {
+		err = d.hooks.Install(ctx)
+	}
+	if err == nil {
+		d.retainTables(ctx, c)
 		d.engine.SetTimestamps(d.hooks.Timestamps())
 		err = d.adopt() // what was established before the hooks were in, if they were not
 	}
@@ -258,6 +275,7 @@ func (d *daemon) open() int {
 func (d *daemon) unhook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
+	defer d.retainTables(ctx, config.Default())
 	n := d.open()
 	if n == 0 {
 		return d.hooks.Remove(ctx)
@@ -275,14 +293,14 @@ func joinNew(first, second error) error {
 	return errors.Join(first, second)
 }
 
-func newEngine(c *config.Config) *engine.Engine {
+func (d *daemon) newEngine(c *config.Config) *engine.Engine {
 	seeds := engine.Seeds{NewerKey: randomKey(), OlderKey: randomKey(), Hash: randomKey()[0]}
-	return engine.New(engineConfig(c), seeds)
+	return engine.New(d.engineConfig(c), seeds)
 }
 
-func engineConfig(c *config.Config) engine.Config {
+func (d *daemon) engineConfig(c *config.Config) engine.Config {
 	return engine.Config{
-		Ruleset: rules.New(c.Rules, nil), Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes,
+		Ruleset: rules.New(c.Rules, d.tables.Lookup), Timeouts: c.RuleTimeouts, States: c.Limits.States, SrcNodes: c.Limits.SrcNodes,
 		Cookies: c.Cookies.Mode, Start: c.Cookies.Start, End: c.Cookies.End,
 	}
 }
@@ -304,6 +322,7 @@ func (d *daemon) start(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	group.Go(func() error { return d.killer.run(ctx) })
+	group.Go(func() error { return d.mirror.Run(ctx) })
 	workers := make([]*worker, queues(d.config.Load()))
 	for i := range workers {
 		w, err := d.newWorker(firstQueue + uint16(i))

@@ -30,7 +30,11 @@ func testDaemon(t testing.TB, file string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newDaemon(c, Options{Log: slog.New(slog.DiscardHandler)})
+	d, err := newDaemon(c, Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 func TestHooksOfConfig(t *testing.T) {

@@ -315,7 +315,7 @@ from = ["203.0.113.0/24"]
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.engine.Reload(d.now(), engineConfig(c))
+	d.engine.Reload(d.now(), d.engineConfig(c))
 	check(`@1 pass in proto tcp from any to any port = http flags S/SA keep state label "old" # gone
   [ Evaluations: 1         Packets: 0         Bytes: 0           States: 1     ]
   [ Source Nodes: 0       State Creations: 1     ]

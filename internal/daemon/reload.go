@@ -41,13 +41,19 @@ func (d *daemon) reload(ctx context.Context) (*config.Config, error) {
 	if err := needsRestart(old, c); err != nil {
 		return nil, err
 	}
+	undo, err := d.setTables(c)
+	if err != nil {
+		return nil, err
+	}
 	finishing := vanished(slices.Concat(d.finishing, old.Rules), c.Rules)
 	if err := d.rehook(ctx, c, finishing); err != nil {
+		undo()
 		return nil, errors.Join(err, d.rehook(ctx, old, d.finishing))
 	}
 	d.finishing = finishing
-	d.engine.Reload(d.now(), engineConfig(c))
+	d.engine.Reload(d.now(), d.engineConfig(c))
 	d.config.Store(c)
+	d.retainTables(ctx, c)
 	d.refreshBacklogs()
 	d.warnInterfaces()
 	d.log.Info("reloaded", "rules", len(c.Rules))
@@ -72,6 +78,9 @@ func (d *daemon) rehook(ctx context.Context, c *config.Config, finishing []rules
 	of := Hooks(c)
 	of.Finishing = finishing
 	h := hooks.New(of, d.log)
+	if err := errors.Join(h.Check(), d.followTables(ctx, c)); err != nil {
+		return err
+	}
 	if err := h.Install(ctx); err != nil {
 		return err
 	}

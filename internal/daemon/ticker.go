@@ -40,6 +40,7 @@ func (t *ticker) run(ctx context.Context) error {
 		}
 		t.engine.Tick(t.now(), t.do)
 		t.flush()
+		t.tables.Sweep(t.now())
 		t.engine.Switches(t.logSwitch)
 		if turn%lookInterval == 0 {
 			t.interfaces.refresh()

@@ -25,6 +25,7 @@ type executor struct {
 	table   *offload.Table
 	refused rate.Sometimes // log lines about refusals
 	failed  rate.Sometimes // and about the kernel's table
+	put     rate.Sometimes // and about sources that are put into a table
 }
 
 func (d *daemon) newExecutor() (*executor, error) {
@@ -45,6 +46,7 @@ func (d *daemon) newExecutor() (*executor, error) {
 		daemon: d, sender: sender, tracked: tracked, table: table,
 		refused: rate.Sometimes{First: 5, Interval: time.Second},
 		failed:  rate.Sometimes{First: 5, Interval: time.Second},
+		put:     rate.Sometimes{First: 5, Interval: time.Second},
 	}, nil
 }
 
@@ -70,6 +72,9 @@ func (x *executor) carryOut(d *engine.Decision) {
 		if d.Offload.Join {
 			x.engine.Abort(x.now(), d.Offload.Tuple, d)
 		}
+	}
+	if d.Overload.Table != "" {
+		x.overload(&d.Overload)
 	}
 	segments := d.Segments()
 	for i := range segments {

@@ -17,6 +17,10 @@
 // what others installed. The package uses iptables because the kernel's native
 // nftables queue is missing from common kernels; both back ends of iptables do.
 //
+// Block rules that the kernel can carry out by itself (drop.go) refer to sets, which
+// internal/ipset makes: they are there before the hooks are, and stay until these are
+// out.
+//
 // It refuses to run without the tools. That the kernel has no IPv6 is no error:
 // then there is no IPv6 traffic to hook.
 package hooks
@@ -27,6 +31,7 @@ import (
 	"os/exec"
 	"slices"
 
+	"nfqfw/internal/ipset"
 	"nfqfw/rules"
 )
 
@@ -82,6 +87,9 @@ func (h *Hooks) Check() error {
 				return notFound(f.command(verb))
 			}
 		}
+	}
+	if len(Tables(h.config.Rules)) > 0 {
+		return ipset.Check()
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"nfqfw/internal/ipset"
 	"nfqfw/internal/netnstest"
 )
 
@@ -290,10 +291,22 @@ COMMIT
 	})
 }
 
+// makeSets makes the sets that the hooks refer to.
+func makeSets(t *testing.T, c Config) {
+	t.Helper()
+	var text strings.Builder
+	for _, name := range Tables(c.Rules) {
+		ipset.Create(&text, name, 10)
+	}
+	_, err := run(t.Context(), text.String(), ipset.Tool, "-exist", "restore")
+	must(t, err)
+}
+
 func TestIptablesAcceptsGoldenFiles(t *testing.T) {
 	backends(t, func(t *testing.T) {
 		newNamespace(t)
 		for name, c := range golden {
+			makeSets(t, c)
 			for _, f := range Families {
 				if err := restore(t.Context(), f, Rules(c, f)); err != nil {
 					t.Errorf("%s, %s: %v", name, f, err)

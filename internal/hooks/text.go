@@ -109,6 +109,9 @@ func (w *writer) raw() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
 		w.line("-A %s%s -j RETURN", prefix+b, is(packet.MarkOwn))
 		w.notLoopback(b)
+		if b == "PREROUTING" {
+			w.drop(" --tcp-flags FIN,SYN,RST,ACK SYN")
+		}
 		w.inScope(b, " -p tcp", "-j "+w.queue(w.config.Open))
 	}
 	w.line("-A %s -j CT --notrack", notrack)
@@ -123,6 +126,10 @@ func (w *writer) mangle() {
 		// Ours, or judged in the raw table already.
 		w.line("-A %s%s -j RETURN", prefix+b, isNot(0))
 		w.notLoopback(b)
+		if b == "PREROUTING" {
+			// What belongs to an open connection goes on.
+			w.drop(" -m conntrack --ctstate NEW,INVALID,UNTRACKED")
+		}
 		// Go and do not come back: a packet in two scopes is one packet.
 		w.inScope(b, " -p tcp", "-g "+steps)
 	}

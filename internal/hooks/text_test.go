@@ -34,6 +34,13 @@ var golden = map[string]Config{
 	"many_ports": {Rules: []rules.Rule{{Ports: append(ports(
 		1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14), rules.PortRange{First: 100, Last: 200}, rules.PortRange{First: 300, Last: 300},
 	)}}},
+	"tables": {Rules: []rules.Rule{
+		{Name: "abusers", Action: rules.Block, Refuse: rules.RefuseDrop, Quick: true, From: inTables("abusers", "!friends")},
+		{Name: "told", Action: rules.Block, From: inTables("abusers"), Ports: ports(22)},
+		{Name: "web", On: []string{"eth0"}, To: in("192.0.2.10/32", "2001:db8::10/128"), Ports: ports(80, 443)},
+		{Name: "mail", Action: rules.Block, Refuse: rules.RefuseDrop, On: []string{"eth0", "eth1"},
+			From: inTables("abusers", "a-table-with-a-name-of-31-octet"), To: in("192.0.2.0/25"), Ports: ports(25)},
+	}},
 	"union": {Rules: []rules.Rule{
 		{On: []string{"eth0"}, Ports: ports(80)},
 		{On: []string{"eth0", "eth1"}, Ports: ports(80)},
@@ -50,6 +57,15 @@ func in(prefixes ...string) rules.Addresses {
 		l = append(l, rules.Prefix{Prefix: netip.MustParsePrefix(text), Negated: negated})
 	}
 	return rules.Addresses{Prefixes: l}
+}
+
+// inTables are Addresses of tables, and of "!tables" that they do not hold.
+func inTables(names ...string) (a rules.Addresses) {
+	for _, name := range names {
+		plain, negated := strings.CutPrefix(name, "!")
+		a.Tables = append(a.Tables, rules.TableRef{Name: plain, Negated: negated})
+	}
+	return a
 }
 
 func ports(list ...uint16) []rules.PortRange {
