@@ -64,9 +64,15 @@ func (t *traffic) of(tuple packet.Tuple) (c counted, ok bool) {
 	if c, ok = t.dumped[tuple]; ok {
 		return c, true
 	}
+	if c, ok = t.dumped[tuple.Reverse()]; ok {
+		return counted{c.reply, c.original}, true
+	}
 	found, e, err := t.table.Query(tuple)
 	if err != nil || found == packet.KernelAbsent || !e.HasTraffic {
 		return counted{}, false
 	}
-	return countedBy(&e), true
+	if c = countedBy(&e); e.Reverse {
+		c = counted{c.reply, c.original}
+	}
+	return c, true
 }

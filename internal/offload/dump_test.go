@@ -62,6 +62,20 @@ func TestDumpIsWhatQuerySays(t *testing.T) {
 	}
 }
 
+// A tuple finds its entry from either end, and the answer tells from which.
+func TestQueryTellsTheDirection(t *testing.T) {
+	netnstest.New(t)
+	table := open(t)
+	for _, tuple := range tuples {
+		mustCreate(t, table, packet.Offload{Tuple: tuple, Timeout: time.Hour})
+		for asked, want := range map[packet.Tuple]bool{tuple: false, tuple.Reverse(): true} {
+			if k, e, err := table.Query(asked); err != nil || k != packet.KernelPresent || e.Reverse != want {
+				t.Errorf("%v: %v, reverse %v, %v", asked, k, e.Reverse, err)
+			}
+		}
+	}
+}
+
 // Octets of anything are no entry, and no crash.
 func FuzzMessages(f *testing.F) {
 	f.Add([]byte("\x14\x00\x00\x00\x03\x00\x02\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
@@ -86,7 +100,7 @@ func BenchmarkDump(b *testing.B) {
 	for i := range n {
 		tuple := tuples[0]
 		tuple.SrcPort, tuple.Src[15] = uint16(i), byte(i>>16)
-		mustCreate(b, table, packet.Offload{Tuple: tuple, Timeout: time.Hour})
+		mustCreate(b, table, packet.Offload{Tuple: tuple, Timeout: time.Hour, Mark: packet.MarkClear})
 	}
 	for b.Loop() {
 		found := 0

@@ -50,6 +50,9 @@ type Entry struct {
 	// HasTraffic says whether the entry counts. One that was made while
 	// accounting was off never does.
 	HasTraffic bool
+	// Reverse says that the tuple which was asked for is that of the reply, by the
+	// kernel's lights: it took the connection up in the middle.
+	Reverse bool
 
 	Mark packet.Mark   // the connmark, with the bits that are the user's
 	Age  time.Duration // 0: not known, as for one made while the kernel took no timestamps
@@ -77,6 +80,8 @@ func (t *Table) Query(tuple packet.Tuple) (packet.Kernel, Entry, error) {
 	}
 	var e Entry
 	e.parse(body)
+	original, ok := parseTuple(body)
+	e.Reverse = ok && original != tuple
 	return packet.KernelPresent, e, nil
 }
 
