@@ -59,7 +59,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, err.Error()) })
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
-		newRun(), newCheck(), newHooks(), newReload(), newKill(),
+		newRun(), newCheck(), newHooks(), newImport(), newReload(), newKill(),
 		newStates(), newSources(), newRules(), newInfo(), newTimeouts(), newMemory(), newRefusals(),
 	)
 	return root
