@@ -27,12 +27,12 @@ func fillTables(c *config.Config, list []pfconf.Addresses) (warnings []string) {
 			}
 		}
 		warnings = append(warnings, fmt.Sprintf("line %d: the addresses of %s are those of now (%s); reload when they change",
-			a.Line, a.Of, join(found)))
+			a.Line, a.Of, prefixList(found)))
 	}
 	return warnings
 }
 
-func join(list []rules.Prefix) string {
+func prefixList(list []rules.Prefix) string {
 	words := make([]string, len(list))
 	for i, p := range list {
 		words[i] = p.Prefix.String()

@@ -91,9 +91,6 @@ func (c choice) takesOut() bool {
 
 // within limits a choice to a version of IP, if that can be said.
 func (c *choice) within(f family) bool {
-	if c.family == f {
-		return true
-	}
 	if !c.isAny() && !c.takesOut() {
 		return false
 	}

@@ -83,12 +83,16 @@ func (im *importer) addRule(p *parser, b *block, r *filterRule, c combination, e
 		return true
 	}
 	f := r.family
-	if f != unspecified && client != f && server != f && !c[to].within(f) && !c[from].within(f) {
+	if f != unspecified && client != f && server != f && !c[to].within(f) && !c[from].within(f) && !r.mixed {
+		r.mixed = true
 		im.lack(b, "inet and inet6 of a rule with tables at both ends")
 	}
 	n := 1 + len(entries) + len(r.lifetimes)
 	for _, choice := range c {
 		n += len(choice.elements)
+	}
+	if len(b.rules) == 0 {
+		n -= len(p.tokens) // as many as stand there are not too many
 	}
 	b.rules = append(b.rules, &rule{
 		combination: c, line: b.from.first, block: !r.pass, quick: r.quick, label: r.labelOf(c), entries: entries,

@@ -85,7 +85,13 @@ func (im *importer) noteLacks(b *block, r *filterRule) {
 		im.lack(b, "overload without max-src-conn or max-src-conn-rate; it puts nobody into <"+r.overload+">")
 		r.overload, r.flush = "", ""
 	}
+	if strings.Contains(r.label, "$nr") {
+		im.lack(b, "$nr in a label (a name does not change with the place of its rule)")
+	}
 	for _, i := range r.on {
+		if isLoopback(i.name) && !i.negated {
+			im.lack(b, "on "+i.name+" (the loopback interface is left alone)")
+		}
 		im.noteGroup(b, i)
 	}
 }

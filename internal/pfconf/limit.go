@@ -4,7 +4,7 @@ package pfconf
 // than there is memory.
 const (
 	maxMacroText = 1 << 20 // octets that the uses of macros put in, all together
-	maxElements  = 100_000 // addresses, ports, interfaces and limits in all rules written
+	maxElements  = 100_000 // addresses, ports and so on in all rules, beyond those that stand there
 	maxDepth     = 32      // lists inside lists
 )
 

@@ -2,6 +2,7 @@ package pfconf
 
 import (
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -251,5 +252,22 @@ func TestCover(t *testing.T) {
 		if end := lastOf(list[len(list)-1]); end != last {
 			t.Errorf("%s - %s: ends at %v", tt.first, tt.last, end)
 		}
+	}
+}
+
+// TestLongList has a list be as long as it is written, whatever lists may expand to.
+func TestLongList(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("block in from {\n")
+	for i := range maxElements + 1 {
+		fmt.Fprintf(&b, "10.%d.%d.%d\n", i>>16, i>>8&0xff, i&0xff)
+	}
+	b.WriteString("}\n")
+	r, err := Import([]byte(b.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(r.TOML), "\n  \"10."); n != maxElements+1 {
+		t.Errorf("%d addresses", n)
 	}
 }

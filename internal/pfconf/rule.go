@@ -27,6 +27,7 @@ type filterRule struct {
 	// the rule is left out.
 	lacks     []string
 	condition string
+	mixed     bool // it could not be kept to its version of IP, which is noted
 }
 
 // iface is an element of "on".

@@ -83,9 +83,10 @@ func (im *importer) use(b *block, hosts []host) {
 	}
 }
 
-// spend counts elements of lists, and ends the file when there are too many.
+// spend counts elements beyond those that stand in the file, and ends the file when
+// there are too many.
 func (im *importer) spend(p *parser, n int) bool {
-	if im.elements += n; im.elements <= maxElements {
+	if im.elements += max(n, 0); im.elements <= maxElements {
 		return true
 	}
 	p.fail("list", "the lists of this file expand to more than %d elements", maxElements)
