@@ -26,6 +26,7 @@ var pure = map[string][]string{
 	"synproxy/cookie":  {"internal/packet", "internal/seqnum"},
 	"rules":            {"internal/packet"},
 	"internal/refusal": {"internal/packet"},
+	"internal/pfconf":  {"rules"},
 	"internal/engine":  {"conntrack", "synproxy", "synproxy/cookie", "rules", "internal/packet", "internal/seqnum"},
 }
 

@@ -31,13 +31,22 @@ type Firewall struct {
 // StartFirewall runs the program binary with a configuration (TOML, without
 // [daemon] control) and waits until its hooks are in.
 func (n *Namespace) StartFirewall(ctx context.Context, binary, config string) (*Firewall, error) {
+	return n.startFirewall(ctx, binary, "nfqfw.toml", config)
+}
+
+// StartPF is StartFirewall with a ruleset in pf's grammar.
+func (n *Namespace) StartPF(ctx context.Context, binary, ruleset string) (*Firewall, error) {
+	return n.startFirewall(ctx, binary, "pf.conf", ruleset)
+}
+
+func (n *Namespace) startFirewall(ctx context.Context, binary, name, config string) (*Firewall, error) {
 	dir, err := n.lab.TempDir()
 	if err != nil {
 		return nil, err
 	}
 	f := &Firewall{
 		namespace: n, binary: binary,
-		config: filepath.Join(dir, "nfqfw.toml"), socket: filepath.Join(dir, "control.sock"),
+		config: filepath.Join(dir, name), socket: filepath.Join(dir, "control.sock"),
 	}
 	if err := os.WriteFile(f.config, []byte(config), 0o644); err != nil {
 		return nil, err

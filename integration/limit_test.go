@@ -48,6 +48,12 @@ func startFirewall(t testing.TB, l *Lab, config string) *Firewall {
 	Require(t, IPTables)
 	binary := must[string](t, "build")(program())
 	f := must[*Firewall](t, "firewall")(l.Gateway.StartFirewall(t.Context(), binary, config))
+	stopAtEnd(t, f)
+	return f
+}
+
+// stopAtEnd stops the daemon when the test is over.
+func stopAtEnd(t testing.TB, f *Firewall) {
 	t.Cleanup(func() {
 		if err := f.Stop(); err != nil {
 			t.Errorf("firewall: stop: %v", err)
@@ -56,7 +62,6 @@ func startFirewall(t testing.TB, l *Lab, config string) *Firewall {
 			t.Logf("firewall's log:\n%s", f.Log())
 		}
 	})
-	return f
 }
 
 // A place is where the server stands: behind the gateway, or on it.

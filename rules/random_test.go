@@ -49,7 +49,7 @@ func TestMatchRandomMany(t *testing.T) {
 			r := &list[i]
 			r.Ports = []PortRange{port(uint16(w.IntN(n)))}
 			if w.IntN(4) > 0 {
-				r.From, r.To, r.On = Addresses{}, Addresses{}, nil
+				r.From, r.To, r.On, r.NotOn = Addresses{}, Addresses{}, nil, nil
 			}
 		}
 		if hits := w.compare(t, list, 200); hits < 20 || hits > 180 {
@@ -79,7 +79,7 @@ func (w world) compare(t *testing.T, list []Rule, connections int) (hits int) {
 func listing(list []Rule) string {
 	var b strings.Builder
 	for _, r := range list[:min(len(list), 100)] {
-		fmt.Fprintf(&b, "%s: quick %v, on %v, from %v, to %v, ports %v\n", r.Name, r.Quick, r.On, r.From, r.To, r.Ports)
+		fmt.Fprintf(&b, "%s: quick %v, on %v, not on %v, from %v, to %v, ports %v\n", r.Name, r.Quick, r.On, r.NotOn, r.From, r.To, r.Ports)
 	}
 	return b.String()
 }
@@ -89,7 +89,7 @@ func (w world) slowMatch(list []Rule, in string, c packet.Tuple) *Rule {
 	var matching []*Rule
 	for i := range list {
 		r := &list[i]
-		if slowOn(r.On, in) && slowPort(r.Ports, int(c.DstPort)) && w.slowHolds(r.From, c.Src) && w.slowHolds(r.To, c.Dst) {
+		if slowOn(r.On, in) && slowNotOn(r.NotOn, in) && slowPort(r.Ports, int(c.DstPort)) && w.slowHolds(r.From, c.Src) && w.slowHolds(r.To, c.Dst) {
 			matching = append(matching, r)
 		}
 	}
@@ -106,6 +106,10 @@ func (w world) slowMatch(list []Rule, in string, c packet.Tuple) *Rule {
 
 func slowOn(on []string, in string) bool {
 	return on == nil || strings.Contains(" "+strings.Join(on, " ")+" ", " "+in+" ")
+}
+
+func slowNotOn(notOn []string, in string) bool {
+	return notOn == nil || in != "" && !slowOn(notOn, in)
 }
 
 func slowPort(ranges []PortRange, port int) bool {
@@ -213,6 +217,9 @@ func (w world) rules(n int) []Rule {
 		list[i] = Rule{
 			Name: fmt.Sprint("r", i+1), Quick: w.IntN(4) == 0,
 			On: few(w, 2, w.device), Ports: few(w, 3, w.ports), From: w.addresses(), To: w.addresses(),
+		}
+		if list[i].On == nil {
+			list[i].NotOn = few(w, 2, w.device)
 		}
 	}
 	return list

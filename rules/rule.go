@@ -25,7 +25,8 @@ type Rule struct {
 	Number int    // place in the file, from 1
 	Name   string // unique; never empty
 	Action Action
-	On     []string // interfaces a connection comes in by; empty: any
+	On     []string // interfaces a connection comes in by; empty: any, or NotOn
+	NotOn  []string // if not empty, a connection comes in by one that is none of these
 	From   Addresses
 	To     Addresses
 	Ports  []PortRange // empty: any

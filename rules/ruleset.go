@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"slices"
+
 	"nfqfw/internal/packet"
 )
 
@@ -17,7 +19,7 @@ type Ruleset struct {
 	ports dimension
 	from  [families]dimension
 	to    [families]dimension
-	on    map[string]set // interfaces that rules name
+	on    map[string]set // interfaces that rules name, and "" for none
 	noOn  set            // and any other
 
 	quick, slow set       // rules that end the search, and those that do not
@@ -60,11 +62,17 @@ func (s *Ruleset) which(is func(*Rule) bool) set {
 	return s.flip(0, list)
 }
 
+// nameInterfaces makes the sets of interfaces. A rule that says which an interface must
+// not be, holds for those that nobody names.
 func (s *Ruleset) nameInterfaces() {
 	s.noOn = s.which(func(r *Rule) bool { return len(r.On) == 0 })
 	naming := make(map[string][]int)
 	for i := range s.rules {
-		for _, name := range s.rules[i].On {
+		r := &s.rules[i]
+		if len(r.NotOn) > 0 {
+			naming[""] = append(naming[""], i) // what this machine begins comes in by none
+		}
+		for _, name := range slices.Concat(r.On, r.NotOn) {
 			if list := naming[name]; len(list) == 0 || list[len(list)-1] != i {
 				naming[name] = append(list, i)
 			}

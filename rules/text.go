@@ -18,6 +18,8 @@ func (r *Rule) Text(timeouts iter.Seq2[string, float64]) string {
 	}
 	if len(r.On) > 0 {
 		words = append(words, "on", listText(r.On))
+	} else if len(r.NotOn) > 0 {
+		words = append(words, "on !", listText(r.NotOn))
 	}
 	words = append(words, "proto tcp", r.scopeText())
 	if r.Action == Pass {

@@ -59,8 +59,8 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, err.Error()) })
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
-		newRun(), newCheck(), newHooks(), newReload(), newKill(),
-		newStates(), newSources(), newRules(), newInfo(), newTimeouts(), newMemory(), newTable(), newRefusals(),
+		newRun(), newCheck(), newHooks(), newImport(), newReload(), newKill(), newTable(),
+		newStates(), newSources(), newRules(), newInfo(), newTimeouts(), newMemory(), newRefusals(),
 	)
 	return root
 }

@@ -90,6 +90,9 @@ func dumpRule(b *strings.Builder, r *rules.Rule) {
 	if r.Backlog > 0 {
 		fmt.Fprintf(b, " backlog=%d", r.Backlog)
 	}
+	if len(r.NotOn) > 0 {
+		fmt.Fprintf(b, " not on=%q", r.NotOn)
+	}
 	fmt.Fprintln(b)
 	fmt.Fprintf(b, "  from=%s to=%s port=%v\n", dumpAddresses(r.From), dumpAddresses(r.To), r.Ports)
 	fmt.Fprintf(b, "  max_src_conn=%d source_track=%s /%d /%d count=%s refuse=%s\n",
@@ -211,6 +214,11 @@ func TestRuleValues(t *testing.T) {
 		{`port = 80`, `want a list of ports (such as ["http", 443, "8000-8010"]), got the number 80`},
 		{`port = []`, "is empty; leave the key out for any"},
 		{`on = ["eth0", "br-lan.7", "wg0@x"]`, ""},
+		{`on = ["!lo"]`, ""},
+		{`on = ["!eth0", "!eth1"]`, ""},
+		{`on = ["eth0", "!eth1"]`, "names interfaces with ! beside others; the others are enough"},
+		{`on = ["!"]`, `"!" is not the name of an interface (1-15 letters, digits and signs)`},
+		{`on = ["!!eth0"]`, `"!!eth0" is not the name of an interface (1-15 letters, digits and signs)`},
 		{`on = ["lo"]`, `"lo": the loopback interface is left alone, no rule can be on it`},
 		{`on = ["eth+"]`, `"eth+": patterns are not supported; name each interface`},
 		{`on = ["0123456789abcdef"]`, `"0123456789abcdef" is not the name of an interface (1-15 letters, digits and signs)`},

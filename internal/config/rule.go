@@ -56,7 +56,7 @@ func matchFields(s section, r *rule) []field {
 	return []field{
 		{key: "name", value: text(checkName)},
 		{key: "action", value: word(&r.Action, rules.Words[rules.Action]())},
-		{key: "on", value: list(&r.On, `a list of interfaces (such as ["eth0"])`, interfaceName)},
+		{key: "on", value: interfaces(r)},
 		{key: "from", value: s.addresses(&r.From)},
 		{key: "to", value: s.addresses(&r.To)},
 		{key: "port", value: list(&r.Ports, `a list of ports (such as ["http", 443, "8000-8010"])`, portRange)},
@@ -90,9 +90,30 @@ func refuseOnBlock(s section, r *rule) {
 	}
 }
 
-// interfaceName reads an element of "on".
+// interfaces reads "on": names, or names with "!" for any other interface.
+func interfaces(r *rule) func(any) error {
+	return func(v any) error {
+		var names []string
+		err := list(&names, `a list of interfaces (such as ["eth0"])`, interfaceName)(v)
+		for _, name := range names {
+			if other, negated := strings.CutPrefix(name, "!"); negated {
+				r.NotOn = append(r.NotOn, other)
+			} else {
+				r.On = append(r.On, name)
+			}
+		}
+		if len(r.On) > 0 && len(r.NotOn) > 0 {
+			return errors.Join(err, errors.New("names interfaces with ! beside others; the others are enough"))
+		}
+		return err
+	}
+}
+
+// interfaceName reads an element of "on". "!lo" is every interface there can be, and
+// leaves out what this machine begins.
 func interfaceName(v any) (string, error) {
 	name, ok := v.(string)
+	rest := strings.TrimPrefix(name, "!")
 	switch {
 	case !ok:
 		return "", wrongType(v, "the name of an interface")
@@ -100,7 +121,7 @@ func interfaceName(v any) (string, error) {
 		return "", errors.New(`"lo": the loopback interface is left alone, no rule can be on it`)
 	case strings.HasSuffix(name, "+") || strings.HasSuffix(name, "*"):
 		return "", fmt.Errorf("%s: patterns are not supported; name each interface", shown(name))
-	case !isInterfaceName(name):
+	case !isInterfaceName(rest):
 		return "", fmt.Errorf("%s is not the name of an interface (1-15 letters, digits and signs)", shown(name))
 	}
 	return name, nil

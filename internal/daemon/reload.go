@@ -98,7 +98,7 @@ func vanished(old, now []rules.Rule) []rules.Rule {
 }
 
 func sameScope(a, b *rules.Rule) bool {
-	return slices.Equal(a.On, b.On) && slices.Equal(a.Ports, b.Ports) && slices.Equal(a.To.Prefixes, b.To.Prefixes)
+	return slices.Equal(a.On, b.On) && slices.Equal(a.NotOn, b.NotOn) && slices.Equal(a.Ports, b.Ports) && slices.Equal(a.To.Prefixes, b.To.Prefixes)
 }
 
 // finish takes out the hooks of rules that have vanished and whose states are over.

@@ -141,12 +141,14 @@ func conflict(f *Forward, r *rules.Rule) string {
 // interface.
 func (f *Forward) meetsInterface(r *rules.Rule) bool {
 	switch {
-	case len(r.On) == 0:
+	case len(r.On) == 0 && len(r.NotOn) == 0:
 		return true
 	case f.Local:
 		return false
 	case len(f.In) == 0:
 		return true
+	case len(r.NotOn) > 0:
+		return slices.ContainsFunc(f.In, func(in string) bool { return !slices.Contains(r.NotOn, in) })
 	}
 	return slices.ContainsFunc(r.On, func(name string) bool {
 		return slices.ContainsFunc(f.In, func(in string) bool {

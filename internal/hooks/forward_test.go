@@ -165,6 +165,8 @@ func TestConflicts(t *testing.T) {
 		{"of the other IP", "-p tcp -j DNAT --to-destination 10.0.0.2", with(func(r *rules.Rule) { r.To = in("2001:db8::1/128") }), ""},
 		{"by another interface", "-i eth1 -p tcp -j DNAT --to-destination 10.0.0.2", with(func(r *rules.Rule) { r.On = []string{"eth0", "eth2"} }), ""},
 		{"by one of its interfaces", "-i eth+ -p tcp -j DNAT --to-destination 10.0.0.2", with(func(r *rules.Rule) { r.On = []string{"wan", "eth2"} }), "192.0.2.1:80 is forwarded by"},
+		{"by all but its own", "-i eth1 -p tcp -j DNAT --to-destination 10.0.0.2", with(func(r *rules.Rule) { r.NotOn = []string{"eth0", "eth1"} }), ""},
+		{"by one of all others", "-i eth1 -p tcp -j DNAT --to-destination 10.0.0.2", with(func(r *rules.Rule) { r.NotOn = []string{"eth0"} }), "192.0.2.1:80 is forwarded by"},
 		{"not by one interface", "! -i eth0 -p tcp -j DNAT --to-destination 10.0.0.2", with(func(r *rules.Rule) { r.On = []string{"eth0"} }), "192.0.2.1:80 is forwarded by"},
 		{"blocked before", "-d 192.0.2.1/32 -p tcp -j DNAT --to-destination 10.0.0.2", with(func(r *rules.Rule) { r.Action = rules.Block }), ""},
 		{"all blocked", "-d 192.0.2.1/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2", with(func(r *rules.Rule) { r.Action, r.To, r.Ports = rules.Block, in(), nil }), ""},

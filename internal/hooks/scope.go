@@ -15,6 +15,7 @@ import (
 // left to the engine.
 type scope struct {
 	iface string       // incoming; empty: any
+	notIn string       // incoming, and not this one; empty: any, or none
 	addr  netip.Prefix // of the server; invalid: any
 	ports string       // of the server, as --dports takes them; empty: any
 }
@@ -35,6 +36,10 @@ func scopes(list []rules.Rule, f Family) []scope {
 }
 
 func scopesOf(r *rules.Rule, f Family) []scope {
+	notIn := ""
+	if len(r.NotOn) > 0 {
+		notIn = r.NotOn[0]
+	}
 	ifaces := r.On
 	if len(ifaces) == 0 {
 		ifaces = []string{""}
@@ -43,7 +48,7 @@ func scopesOf(r *rules.Rule, f Family) []scope {
 	for _, addr := range addresses(r.To.Prefixes, f) {
 		for _, ports := range portLists(r.Ports) {
 			for _, iface := range ifaces {
-				list = append(list, scope{iface: iface, addr: addr, ports: ports})
+				list = append(list, scope{iface: iface, notIn: notIn, addr: addr, ports: ports})
 			}
 		}
 	}
@@ -116,10 +121,13 @@ func (s scope) request() string {
 func (s scope) reply() string { return s.address("-s") + s.port("--sport") }
 
 func (s scope) inIface() string {
-	if s.iface == "" {
-		return ""
+	switch {
+	case s.iface != "":
+		return " -i " + s.iface
+	case s.notIn != "":
+		return " ! -i " + s.notIn
 	}
-	return " -i " + s.iface
+	return ""
 }
 
 func (s scope) address(option string) string {

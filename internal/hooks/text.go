@@ -185,7 +185,7 @@ func (w *writer) inScope(builtin, match, target string) {
 		}
 	}
 	for _, s := range scopes(slices.Concat(w.config.Rules, w.config.Finishing), w.family) {
-		if builtin == "PREROUTING" || s.iface == "" {
+		if builtin == "PREROUTING" || s.iface == "" && s.notIn == "" {
 			add(s.request())
 		}
 		add(s.reply())

@@ -27,6 +27,10 @@ var golden = map[string]Config{
 	}}},
 	"everything": {LastQueue: 3, Rules: []rules.Rule{{}}},
 	"any_on":     {Rules: []rules.Rule{{On: []string{"eth0", "wan-1"}, To: in("0.0.0.0/0", "::/0")}}},
+	"not_on": {Rules: []rules.Rule{
+		{NotOn: []string{"lo"}, Ports: ports(80)},
+		{NotOn: []string{"eth0", "eth1"}, To: in("192.0.2.1/32")},
+	}},
 	"negated": {Rules: []rules.Rule{
 		{To: in("!10.0.0.0/8"), Ports: ports(25)},
 		{To: in("10.0.0.0/8", "!10.1.0.0/16"), Ports: ports(26)},
