@@ -44,6 +44,7 @@ func runRuleCases(t *testing.T, cases []ruleCase) {
 					sources += 10
 					port += uint16(len(k.rules))
 					t.Run(fmt.Sprintf("%s/%v/%s", g.at.name, g.family, k.name), func(t *testing.T) {
+						t.Parallel() // some wait
 						k.run(&ruleTest{t, g.listeners(t, from, len(k.rules)), first})
 					})
 				}
