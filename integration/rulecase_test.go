@@ -56,10 +56,8 @@ func runRuleCases(t *testing.T, cases []ruleCase) {
 // caseConfig has a rule for each rule of the cases and each server.
 func caseConfig(policy string, cases []ruleCase) string {
 	var b strings.Builder
-	if policy == "cookies" {
-		policy = "synproxy"
-		b.WriteString("[syncookies]\nmode = \"always\"\n")
-	}
+	cookies, state := underPolicy(policy)
+	b.WriteString(cookies)
 	for _, at := range places {
 		for _, f := range Families {
 			port := uint16(firstRulePort)
@@ -67,7 +65,7 @@ func caseConfig(policy string, cases []ruleCase) string {
 				for _, keys := range k.rules {
 					fmt.Fprintf(&b, "[[rule]]\nname = \"%s-%v-%d\"\non = [\"eth0\"]\nto = [\"%v\"]\nport = [%d]\n", at.name, f, port, at.addr(f), port)
 					if !strings.Contains(keys, "block") {
-						fmt.Fprintf(&b, "state = %q\n", policy)
+						fmt.Fprintf(&b, "state = %q\n", state)
 					}
 					b.WriteString(keys + "\n")
 					port++
