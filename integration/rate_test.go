@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -40,20 +39,10 @@ func testRate(c *ruleTest) {
 		c.Fatalf("%d were accepted, want %d", n, windows*rateCount)
 	}
 	log.expectRate(c.T)
-	if got, want := fromSource(g.srv.Conns(), g.source(c.first).String()), log.accepted(); got != want {
+	if got, want := g.accepted(c.first), log.accepted(); got != want {
 		c.Errorf("the server accepted %d, and the client holds %d", got, want)
 	}
 	log.close()
-}
-
-// fromSource is how many of a server's connections are of a client.
-func fromSource(list []*net.TCPConn, source string) (n int) {
-	for _, s := range list {
-		if s.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().String() == source {
-			n++
-		}
-	}
-	return n
 }
 
 // attemptLog are the attempts of a client. It is safe for concurrent use.

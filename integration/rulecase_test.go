@@ -108,7 +108,8 @@ func (g *guarded) gets(from, n int) (list []pair) {
 		if a.Outcome != Held {
 			g.t.Fatalf("%v on port %d: %v %v, want it held", g.source(from), g.srv.Addr().Port(), a.Outcome, a.Err)
 		}
-		list = append(list, pair{a.Conn, must[*net.TCPConn](g.t, "accept")(g.srv.Conn(g.ctx, before))})
+		client := a.Conn.LocalAddr().(*net.TCPAddr).AddrPort()
+		list = append(list, pair{a.Conn, g.srv.acceptedFrom(client, before)}) // an octet has come back
 	}
 	return list
 }
@@ -120,14 +121,24 @@ const atOnce = time.Second
 // is to hear nothing.
 func (g *guarded) isRefused(from int, why string) {
 	g.t.Helper()
-	before := g.srv.Count()
+	before := g.accepted(from)
 	a := g.try(from)
 	if a.Outcome != Refused && a.Outcome != Reset || a.Elapsed > atOnce {
 		g.t.Errorf("%s: %v after %v, want a reset at once", why, a.Outcome, a.Elapsed)
 	}
-	if n := g.srv.Count(); n != before {
+	if n := g.accepted(from); n != before {
 		g.t.Errorf("%s: the server accepted %d more", why, n-before)
 	}
+}
+
+// accepted is how many connections of a source the server has accepted.
+func (g *guarded) accepted(from int) (n int) {
+	for _, c := range g.srv.Conns() {
+		if c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr() == g.source(from) {
+			n++
+		}
+	}
+	return n
 }
 
 // holds says how many connections of all sources the server is to hold on a port. It
