@@ -23,10 +23,16 @@ func webConfig(policy string, limit int) string { return policyConfig(policy, we
 // policyConfig is a rule, written with its state and limit, under one of the
 // policies.
 func policyConfig(policy, rule string, limit int) string {
+	cookies, state := underPolicy(policy)
+	return cookies + fmt.Sprintf(rule, state, limit)
+}
+
+// underPolicy are the section and the state of a rule that make a policy.
+func underPolicy(policy string) (section, state string) {
 	if policy == "cookies" {
-		return "[syncookies]\nmode = \"always\"\n" + fmt.Sprintf(rule, "synproxy", limit)
+		return "[syncookies]\nmode = \"always\"\n", "synproxy"
 	}
-	return fmt.Sprintf(rule, policy, limit)
+	return "", policy
 }
 
 // With cookies the limit holds as it does without: of 100 connections the

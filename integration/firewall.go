@@ -48,7 +48,7 @@ func (n *Namespace) startFirewall(ctx context.Context, binary, name, config stri
 		namespace: n, binary: binary,
 		config: filepath.Join(dir, name), socket: filepath.Join(dir, "control.sock"),
 	}
-	if err := os.WriteFile(f.config, []byte(config), 0o644); err != nil {
+	if err := f.Configure(config); err != nil {
 		return nil, err
 	}
 	return f, f.Start(ctx)
@@ -131,6 +131,20 @@ func (f *Firewall) Info(ctx context.Context) (control.Info, error) {
 func (f *Firewall) Command(ctx context.Context, args ...string) (string, error) {
 	out, err := f.namespace.Command(ctx, f.binary, append(args, "--control", f.socket)...).CombinedOutput()
 	return string(out), err
+}
+
+// Configure writes another configuration into the daemon's file.
+func (f *Firewall) Configure(config string) error {
+	return os.WriteFile(f.config, []byte(config), 0o644)
+}
+
+// Reload has the daemon take another configuration, by "nfqfw reload", and returns
+// what that prints.
+func (f *Firewall) Reload(ctx context.Context, config string) (string, error) {
+	if err := f.Configure(config); err != nil {
+		return "", err
+	}
+	return f.Command(ctx, "reload")
 }
 
 // syncBuffer is a buffer that may be read while a process writes to it.

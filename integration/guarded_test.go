@@ -97,6 +97,7 @@ func (g *guarded) openFrom(from netip.AddrPort) pair {
 	g.t.Helper()
 	n := g.srv.Count()
 	c := must[*net.TCPConn](g.t, "dial")(g.lab.Client.Dial(g.ctx, from, g.srv.Addr()))
+	g.lab.onClose(func() error { _ = c.Close(); return nil }) // until then it is not collected
 	return pair{c, must[*net.TCPConn](g.t, "accept")(g.srv.Conn(g.ctx, n))}
 }
 
@@ -109,7 +110,11 @@ func abort(c *net.TCPConn) {
 // statesOf lists the states of a source.
 func (g *guarded) statesOf(from netip.Addr) []control.State {
 	g.t.Helper()
-	list := must[[]control.State](g.t, "states")(g.fw.States(g.ctx))
+	return of(from, must[[]control.State](g.t, "states")(g.fw.States(g.ctx)))
+}
+
+// of are those states that are of a source.
+func of(from netip.Addr, list []control.State) []control.State {
 	return slices.DeleteFunc(list, func(s control.State) bool { return s.Source.Address != from })
 }
 
@@ -131,7 +136,14 @@ func summary(list []control.State) string {
 func (g *guarded) waitSummary(from netip.Addr, want string) {
 	g.t.Helper()
 	var got string
-	if Poll(g.ctx, func() bool { got = summary(g.statesOf(from)); return got == want }) != nil {
+	err := Poll(g.ctx, func() bool {
+		list, err := g.fw.States(g.ctx)
+		if err == nil {
+			got = summary(of(from, list))
+		}
+		return err == nil && got == want
+	})
+	if err != nil {
 		g.t.Fatalf("states of %v: %s, want %s", from, got, want)
 	}
 }

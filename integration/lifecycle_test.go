@@ -321,7 +321,7 @@ func TestStartAndStopUnderTraffic(t *testing.T) {
 }
 
 // traffic opens connections one after the other, from several sources, until
-// end is called.
+// end is called. The server closes its side when the client has.
 func traffic(ctx context.Context, t *testing.T, l *Lab, f Family, to netip.AddrPort) (end func()) {
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
@@ -338,7 +338,7 @@ func traffic(ctx context.Context, t *testing.T, l *Lab, f Family, to netip.AddrP
 					t.Errorf("connection %d of client %d: %v %v", opened, i, h, h.Attempts[0].Err)
 					return
 				}
-				_ = h.Close()
+				closeSession(t, h.Conns()[0])
 			}
 		})
 	}

@@ -64,6 +64,7 @@ type daemon struct {
 	reloading sync.Mutex // guards what follows, and that there is one reload at a time
 	hooks     *hooks.Hooks
 	finishing []rules.Rule // that have vanished, and may have states
+	reloaded  time.Duration
 
 	lastRefusals *refusal.Ring
 	tables       *table.Set

@@ -16,7 +16,8 @@ import (
 )
 
 // finishInterval is how often it is looked whether the rules that have vanished still
-// have states.
+// have states; and how long after a reload that is not done, as clients may yet answer
+// cookies of theirs.
 const finishInterval = 5 * time.Second
 
 // answerReload answers "nfqfw reload".
@@ -50,7 +51,7 @@ func (d *daemon) reload(ctx context.Context) (*config.Config, error) {
 		undo()
 		return nil, errors.Join(err, d.rehook(ctx, old, d.finishing))
 	}
-	d.finishing = finishing
+	d.finishing, d.reloaded = finishing, d.now()
 	d.engine.Reload(d.now(), d.engineConfig(c))
 	d.config.Store(c)
 	d.retainTables(ctx, c)
@@ -105,7 +106,7 @@ func sameScope(a, b *rules.Rule) bool {
 func (d *daemon) finish(ctx context.Context) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	if len(d.finishing) == 0 {
+	if len(d.finishing) == 0 || d.now() < d.reloaded+finishInterval {
 		return
 	}
 	left := d.withStates(d.finishing)

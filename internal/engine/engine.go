@@ -57,7 +57,7 @@ func New(c Config, r Seeds) *Engine {
 		table: conntrack.NewTable(c.States, sources, r.Hash), sources: sources,
 		jar: cookie.NewJar(r.NewerKey, r.OlderKey), servers: synproxy.NewServers(),
 	}
-	e.rules.Store(&ruleset{})
+	e.rules.Store(&ruleset{match: rules.New(nil, nil)})
 	e.Reload(0, c)
 	return e
 }

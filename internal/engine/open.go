@@ -21,7 +21,7 @@ func (v *visit) open() {
 	}
 	switch {
 	case v.rule == nil:
-		v.d.pass(packet.MarkSeen)
+		v.openUnmatched()
 	case v.p.IsSYN():
 		v.openSYN()
 	case v.p.Conn == packet.ConnEstablished:
@@ -38,6 +38,15 @@ func (v *visit) open() {
 	default:
 		v.d.drop(packet.ReasonStateMismatch)
 		v.tell()
+	}
+}
+
+// openUnmatched lets pass what no rule is about. It may be a client's answer to a
+// cookie of a rule that has vanished since.
+func (v *visit) openUnmatched() {
+	begins := v.p.Conn != packet.ConnEstablished && !v.p.Flags.Has(packet.RST)
+	if !begins || !v.openCookie() {
+		v.d.pass(packet.MarkSeen)
 	}
 }
 
@@ -123,7 +132,8 @@ func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told packet.Option
 func (v *visit) openCookie() bool {
 	p := v.p
 	closes := p.Flags.Has(packet.FIN) && p.PayloadLen == 0
-	if v.rule.State == rules.Keep || p.Flags&(packet.ACK|packet.SYN) != packet.ACK || closes || !v.cookiesLive() {
+	x := v.cookieRule()
+	if x == nil || p.Flags&(packet.ACK|packet.SYN) != packet.ACK || closes {
 		return false
 	}
 	client, options, ok := v.repeats()
@@ -131,7 +141,7 @@ func (v *visit) openCookie() bool {
 		v.counters.CookiesInvalid.Add(1)
 		return false
 	}
-	v.cookieBack(v.rule)
+	v.cookieBack(x)
 	server, known := v.servers.Options(p.Tuple, v.now)
 	if p.Options.HasTimestamp {
 		options.HasTimestamp, options.TSVal = true, p.Options.TSVal
@@ -148,15 +158,38 @@ func (v *visit) openCookie() bool {
 	if told.HasWScale {
 		s.Src.MaxWin <<= options.WScale // as the SYN had it, which is not scaled
 	}
+	v.rule = x
 	if v.insert(s) {
 		v.shakeHands()
 	}
 	return true
 }
 
-// cookiesLive says whether an ACK could repeat a cookie.
-func (v *visit) cookiesLive() bool {
-	return v.rules.Load().cookies == synproxy.CookiesAlways || v.rule.pressure.cookiesLive()
+// cookieLife is how long a cookie is good at most.
+const cookieLife = 30 * time.Second
+
+// cookieRule is the rule whose cookie an ACK could repeat, or nil: the one that
+// matches, or that did before the last reload.
+func (v *visit) cookieRule() *entry {
+	set := v.rules.Load()
+	switch {
+	case v.rule != nil && v.rule.Action == rules.Block:
+		return nil
+	case v.rule != nil && set.cookiesLive(v.rule):
+		return v.rule
+	case set.before == nil || v.now >= set.since+cookieLife:
+		return nil
+	}
+	x := set.before.lookup(v.p)
+	if x == nil || !set.before.cookiesLive(x) {
+		return nil
+	}
+	return set.byID[x.id-1]
+}
+
+// cookiesLive says whether a cookie of a rule can be out.
+func (s *ruleset) cookiesLive(x *entry) bool {
+	return x.State != rules.Keep && (s.cookies == synproxy.CookiesAlways || x.pressure.cookiesLive())
 }
 
 // repeats opens the cookie that a packet acknowledges, and tells the client's

@@ -17,6 +17,8 @@ type ruleset struct {
 	byID     []*entry // at ID-1; nil: of no rule
 	cookies  synproxy.CookieMode
 	marks    marks
+	before   *ruleset      // what it took the place of, whose cookies may come back; that one has none of its own
+	since    time.Duration // when it did
 }
 
 // entry is a rule as it is at one time.
@@ -74,7 +76,7 @@ const idGrace = time.Minute
 // go on under what it last said. Only one goroutine calls it.
 func (e *Engine) Reload(now time.Duration, c Config) {
 	old := e.rules.Load()
-	next := &ruleset{match: c.Ruleset, cookies: c.Cookies, marks: marks{c.Start, c.End}}
+	next := &ruleset{match: c.Ruleset, cookies: c.Cookies, marks: marks{c.Start, c.End}, before: old.alone(), since: now}
 	live := make(map[string]*entry)
 	for _, x := range old.byID {
 		if x.vanishes(now) {
@@ -102,6 +104,13 @@ func (e *Engine) Reload(now time.Duration, c Config) {
 	for _, x := range next.byNumber {
 		e.SetBacklog(x.Number, 0)
 	}
+}
+
+// alone is the ruleset without the one before it.
+func (s *ruleset) alone() *ruleset {
+	after := *s
+	after.before = nil
+	return &after
 }
 
 // vanishes says whether the entry is to be kept though no rule of its name follows.
@@ -137,15 +146,21 @@ func limitsOf(r *rules.Rule, track time.Duration) conntrack.Limits {
 	}
 }
 
-// find is the rule for a connection, or nil.
+// find is the rule for a connection, or nil. It counts that it was asked.
 func (s *ruleset) find(p *packet.Packet) *entry {
+	x := s.lookup(p)
+	if x != nil {
+		x.evaluations.Add(1)
+	}
+	return x
+}
+
+func (s *ruleset) lookup(p *packet.Packet) *entry {
 	r := s.match.Match(p.InName, p.Tuple)
 	if r == nil {
 		return nil
 	}
-	x := s.byNumber[r.Number-1]
-	x.evaluations.Add(1)
-	return x
+	return s.byNumber[r.Number-1]
 }
 
 // ruleOf is the rule that made a state, as it is now. The state's shard is locked, or

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 // lockWait is how many seconds the legacy back end waits for its lock.
@@ -46,6 +47,8 @@ func restore(ctx context.Context, f Family, text string) error {
 func run(ctx context.Context, input, tool string, args ...string) (string, error) {
 	var out, complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, tool, args...)
+	// What signals our process group, as a terminal's Ctrl-C does, does not mean the tool.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stdin = strings.NewReader(input)
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	// Messages are searched for words: let no locale translate them.

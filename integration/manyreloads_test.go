@@ -1,0 +1,67 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// footprint is what a daemon holds of the system.
+type footprint struct {
+	descriptors, threads, kilobytes int
+}
+
+func (g *guarded) footprint() (p footprint) {
+	g.t.Helper()
+	list := must[[]os.DirEntry](g.t, "list descriptors")(os.ReadDir(fmt.Sprintf("/proc/%d/fd", g.fw.Pid())))
+	status := string(must[[]byte](g.t, "read status")(os.ReadFile(fmt.Sprintf("/proc/%d/status", g.fw.Pid()))))
+	field := func(name string) int {
+		_, rest, _ := strings.Cut(status, "\n"+name+":")
+		words := strings.Fields(rest)
+		if len(words) == 0 {
+			g.t.Fatalf("no %s in:\n%s", name, status)
+		}
+		return must[int](g.t, name)(strconv.Atoi(words[0]))
+	}
+	return footprint{len(list), field("Threads"), field("VmRSS")}
+}
+
+// manyReloads is how many come in a row.
+const manyReloads = 50
+
+// Many reloads in a row, each with another rule, fail no connection and leave nothing
+// behind.
+func TestManyReloads(t *testing.T) {
+	t.Parallel() // it waits until hooks are taken out
+	web := reloaded{"web", "eth0", 80, "synproxy", 3}
+	g := guardWith(t, web.config(), places[1], IPv4, AcceptOptions{Echo: true, CloseOnEOF: true})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	g.ctx = ctx
+	end := traffic(g.ctx, t, g.lab, g.family, g.srv.Addr())
+	g.reloads(web.config())
+	hooked, before := tables(t, g.lab), g.footprint()
+	open := g.gets(0, 3)
+	for i := range manyReloads {
+		other := web
+		other.name, other.port = fmt.Sprintf("rule %d", i), uint16(9000+i)
+		g.reloads(web.config() + other.config())
+	}
+	g.allEcho(open)
+	g.isRefused(0, "after many reloads")
+	g.reloads(web.config())
+	if Poll(g.ctx, func() bool { return tables(t, g.lab) == hooked }) != nil {
+		checkTables(t, g.lab, "after many reloads", hooked)
+	}
+	end()
+	after := g.footprint()
+	t.Logf("before %+v, after %+v", before, after)
+	const spareThreads, spareKilobytes = 8, 32 << 10 // of the Go runtime
+	if after.descriptors > before.descriptors || after.threads > before.threads+spareThreads || after.kilobytes > before.kilobytes+spareKilobytes {
+		t.Errorf("before %d reloads: %+v, after them: %+v", manyReloads, before, after)
+	}
+}
