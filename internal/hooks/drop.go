@@ -33,7 +33,7 @@ func Tables(list []rules.Rule) (names []string) {
 // rule is about, and no other rule could win that does not drop.
 func inKernel(list []rules.Rule, i int) bool {
 	r := &list[i]
-	if !drops(r) || !onlyTables(&r.From) || len(r.To.Tables) > 0 || slices.ContainsFunc(r.To.Prefixes, negated) {
+	if !drops(r) || !onlyTables(&r.From) || len(r.NotOn) > 1 || len(r.To.Tables) > 0 || slices.ContainsFunc(r.To.Prefixes, negated) {
 		return false
 	}
 	for j := range list {

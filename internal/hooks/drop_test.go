@@ -52,6 +52,8 @@ func TestTables(t *testing.T) {
 		{"a later rule drops too", []rules.Rule{abusers, block(rules.Addresses{})}, "abusers"},
 		{"a later rule tells", []rules.Rule{abusers, {Action: rules.Block}}, ""},
 		{"on another interface", []rules.Rule{with(abusers, on("eth0")), with(rules.Rule{}, on("eth1"))}, "abusers"},
+		{"on all interfaces but one", []rules.Rule{with(abusers, func(r *rules.Rule) { r.NotOn = []string{"eth0"} })}, "abusers"},
+		{"on all but two, which one match cannot say", []rules.Rule{with(abusers, func(r *rules.Rule) { r.NotOn = []string{"eth0", "eth1"} })}, ""},
 		{"on the same", []rules.Rule{with(abusers, on("eth0")), with(rules.Rule{}, on("eth0"))}, ""},
 		{"of other ports", []rules.Rule{with(abusers, func(r *rules.Rule) { r.Ports = ports(22, 25) }), {Ports: ports(80)}}, "abusers"},
 		{"of other servers", []rules.Rule{with(abusers, func(r *rules.Rule) { r.To = in("192.0.2.0/25") }), {To: in("192.0.2.128/25", "!10.0.0.1/32")}}, "abusers"},
@@ -123,7 +125,8 @@ func lineDrops(t *testing.T, line, device string, c packet.Tuple, known map[stri
 		case "!":
 			not = true
 		case "-i":
-			holds = of == device
+			holds = (of == device) != not
+			not = false
 		case "-d":
 			holds = netip.MustParsePrefix(of).Contains(c.Dst.Netip())
 		case "--dport", "--dports":
@@ -176,8 +179,13 @@ func randomRules(r *rand.Rand) []rules.Rule {
 			Name: fmt.Sprint("r", i+1), Quick: r.IntN(3) == 0, Action: rules.Action(min(r.IntN(3), 1)),
 			Refuse: rules.Refuse(min(r.IntN(5), 1)), CountOnly: r.IntN(8) == 0, From: randomFrom(r),
 		}
-		if r.IntN(3) == 0 {
-			list[i].On = []string{[]string{"eth0", "eth1"}[r.IntN(2)]}
+		switch device := []string{"eth0", "eth1"}[r.IntN(2)]; r.IntN(6) {
+		case 0, 1:
+			list[i].On = []string{device}
+		case 2:
+			list[i].NotOn = []string{device}
+		case 3:
+			list[i].NotOn = []string{"lo", device}
 		}
 		if r.IntN(2) == 0 {
 			first := uint16(r.IntN(4))
