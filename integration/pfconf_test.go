@@ -15,7 +15,7 @@ const seedRules = `
 ext_if = "eth0"
 set skip on lo0
 block in on $ext_if
-pass in on $ext_if proto tcp from any to any port = http flags S/SA \
+pass in on $ext_if proto tcp from any to ($ext_if) port = http flags S/SA \
   synproxy state (source-track rule, max-src-conn 10, if-bound)
 pass out keep state
 `
