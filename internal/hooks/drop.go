@@ -101,7 +101,7 @@ func excludes(a, tables *rules.Addresses) bool {
 
 // drop writes the rules that drop what blocked sources send. The match says which of
 // their packets.
-func (w *writer) drop(match string) {
+func (w *writer) drop(builtin, match string) {
 	list := w.config.Rules
 	for i := range list {
 		if !inKernel(list, i) {
@@ -109,10 +109,23 @@ func (w *writer) drop(match string) {
 		}
 		for _, s := range scopesOf(&list[i], w.family) {
 			for _, set := range w.sets(&list[i].From) {
-				w.line("-A %s -p tcp%s%s%s -j DROP", prefix+"PREROUTING", match, s.request(), set)
+				if builtin == "PREROUTING" || s.anywhere() {
+					w.line("-A %s -p tcp%s%s%s -j DROP", prefix+builtin, match, s.request(), set)
+				}
 			}
 		}
 	}
+}
+
+// queued are the rules whose packets user space has to see: not those that the kernel
+// carries out by itself.
+func (c *Config) queued() (list []rules.Rule) {
+	for i := range c.Rules {
+		if !inKernel(c.Rules, i) {
+			list = append(list, c.Rules[i])
+		}
+	}
+	return append(list, c.Finishing...)
 }
 
 // sets are the matches of addresses that tables decide about, one for each table that

@@ -37,7 +37,7 @@ import (
 
 // Config is what the hooks depend on.
 type Config struct {
-	Rules      []rules.Rule // their interfaces, addresses and ports are the scope; names of interfaces are not checked
+	Rules      []rules.Rule // their interfaces, addresses and ports are the scope, unless the kernel carries them out by itself; names of interfaces are not checked
 	Finishing  []rules.Rule // are in scope too: rules that have vanished, and whose connections go on
 	FirstQueue uint16
 	LastQueue  uint16 // at least FirstQueue; packets are spread over all queues between

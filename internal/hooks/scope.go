@@ -20,6 +20,9 @@ type scope struct {
 	ports string       // of the server, as --dports takes them; empty: any
 }
 
+// anywhere says whether the scope takes in what this machine itself begins.
+func (s scope) anywhere() bool { return s.iface == "" && s.notIn == "" }
+
 // scopes are all scopes of the rules in a version of IP, each once.
 func scopes(list []rules.Rule, f Family) []scope {
 	var all []scope

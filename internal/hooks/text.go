@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"nfqfw/internal/packet"
@@ -109,9 +108,7 @@ func (w *writer) raw() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
 		w.line("-A %s%s -j RETURN", prefix+b, is(packet.MarkOwn))
 		w.notLoopback(b)
-		if b == "PREROUTING" {
-			w.drop(" --tcp-flags FIN,SYN,RST,ACK SYN")
-		}
+		w.drop(b, " --tcp-flags FIN,SYN,RST,ACK SYN")
 		w.inScope(b, " -p tcp", "-j "+w.queue(w.config.Open))
 	}
 	w.line("-A %s -j CT --notrack", notrack)
@@ -126,10 +123,8 @@ func (w *writer) mangle() {
 		// Ours, or judged in the raw table already.
 		w.line("-A %s%s -j RETURN", prefix+b, isNot(0))
 		w.notLoopback(b)
-		if b == "PREROUTING" {
-			// What belongs to an open connection goes on.
-			w.drop(" -m conntrack --ctstate NEW,INVALID,UNTRACKED")
-		}
+		// What belongs to an open connection goes on.
+		w.drop(b, " -m conntrack --ctstate NEW,INVALID,UNTRACKED")
 		// Go and do not come back: a packet in two scopes is one packet.
 		w.inScope(b, " -p tcp", "-g "+steps)
 	}
@@ -184,8 +179,8 @@ func (w *writer) inScope(builtin, match, target string) {
 			w.line("%s", line)
 		}
 	}
-	for _, s := range scopes(slices.Concat(w.config.Rules, w.config.Finishing), w.family) {
-		if builtin == "PREROUTING" || s.iface == "" && s.notIn == "" {
+	for _, s := range scopes(w.config.queued(), w.family) {
+		if builtin == "PREROUTING" || s.anywhere() {
 			add(s.request())
 		}
 		add(s.reply())
