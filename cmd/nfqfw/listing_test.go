@@ -15,6 +15,7 @@ import (
 var listings = map[string]control.Handler{
 	"states": states(twoStates), "info": info, "sources": items(threeSources...), "rules": threeRules,
 	"timeouts": items(timeouts), "memory": items(memory), "refusals": refusals,
+	"tables": listTables, "table": aTable,
 }
 
 // emptyListings are those of one that has nothing to tell; it is older, too.

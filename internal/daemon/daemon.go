@@ -183,7 +183,7 @@ func (d *daemon) run(ctx context.Context, server *control.Server, reload <-chan 
 		err = d.hooks.Install(ctx)
 	}
 	if err == nil {
-		d.retainTables(ctx, c)
+		d.retainTables(ctx, hooks.Tables(c.Rules))
 		d.engine.SetTimestamps(d.hooks.Timestamps())
 		err = d.adopt() // what was established before the hooks were in, if they were not
 	}
@@ -276,7 +276,7 @@ func (d *daemon) open() int {
 func (d *daemon) unhook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	defer d.retainTables(ctx, config.Default())
+	defer d.retainTables(ctx, nil)
 	n := d.open()
 	if n == 0 {
 		return d.hooks.Remove(ctx)

@@ -54,7 +54,7 @@ func (d *daemon) reload(ctx context.Context) (*config.Config, error) {
 	d.finishing, d.reloaded = finishing, d.now()
 	d.engine.Reload(d.now(), d.engineConfig(c))
 	d.config.Store(c)
-	d.retainTables(ctx, c)
+	d.retainTables(ctx, hooks.Tables(c.Rules))
 	d.refreshBacklogs()
 	d.warnInterfaces()
 	d.log.Info("reloaded", "rules", len(c.Rules))

@@ -32,9 +32,9 @@ func (d *daemon) followTables(ctx context.Context, c *config.Config) error {
 	return d.mirror.Follow(ctx, hooks.Tables(c.Rules))
 }
 
-// retainTables removes the sets that the hooks of a configuration do not refer to.
-func (d *daemon) retainTables(ctx context.Context, c *config.Config) {
-	if err := d.mirror.Retain(ctx, hooks.Tables(c.Rules)); err != nil {
+// retainTables removes the sets of all tables but some, once no hooks refer to them.
+func (d *daemon) retainTables(ctx context.Context, names []string) {
+	if err := d.mirror.Retain(ctx, names); err != nil {
 		d.log.Warn("sets that are of no use any more stay in the kernel", "err", err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,4 +208,24 @@ func randomFrom(r *rand.Rand) rules.Addresses {
 		from.Prefixes = rules.Prefixes{{Prefix: netip.PrefixFrom(randomAddr(r), 32), Negated: r.IntN(2) == 0}}
 	}
 	return from
+}
+
+// The program that makes sets is needed for a rule that the kernel carries out, and
+// for no other.
+func TestCheckNeedsIPSet(t *testing.T) {
+	dir := t.TempDir()
+	for _, f := range Families {
+		for _, verb := range []string{"save", "restore"} {
+			must(t, os.WriteFile(filepath.Join(dir, f.command(verb)), []byte("#!/bin/sh\n"), 0o700))
+		}
+	}
+	t.Setenv("PATH", dir)
+	told := with(block(inTables("abusers")), func(r *rules.Rule) { r.Refuse = rules.RefuseReset })
+	if err := newHooks(Config{Rules: []rules.Rule{told}}).Check(); err != nil {
+		t.Error(err)
+	}
+	err := newHooks(Config{Rules: []rules.Rule{block(inTables("abusers"))}}).Check()
+	if err == nil || !strings.Contains(err.Error(), "install the ipset package") {
+		t.Error(err)
+	}
 }

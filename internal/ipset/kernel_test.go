@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"nfqfw/internal/config"
 	"nfqfw/internal/netnstest"
 	"nfqfw/internal/table"
 	"nfqfw/rules"
@@ -282,5 +283,20 @@ func TestLargeTable(t *testing.T) {
 	k := newKernel(t, words...)
 	if n := len(k.elements()); n != 9000 {
 		t.Errorf("%d elements", n)
+	}
+}
+
+// A reload that allows more entries makes room for them, and keeps what is there.
+func TestFollowMakesRoom(t *testing.T) {
+	k := newKernel(t, "192.0.2.0/24")
+	c, err := table.Load(k.now(), []config.Table{{Name: "t"}}, 70_000)
+	k.must(err)
+	_, err = k.tables.Replace(k.now(), c)
+	k.must(err)
+	k.must(k.add("198.51.100.0/24", 0))
+	k.must(k.Follow(t.Context(), []string{"t"}))
+	k.has("NFQFW-t-4 198.51.100.0/24 0")
+	if out := netnstest.Run(t, "ipset list -t NFQFW-t-4"); !strings.Contains(out, "maxelem 70001 ") {
+		t.Error(out)
 	}
 }
