@@ -49,7 +49,9 @@ func (d *daemon) reload(ctx context.Context) (*config.Config, error) {
 	finishing := vanished(slices.Concat(d.finishing, old.Rules), c.Rules)
 	if err := d.rehook(ctx, c, finishing); err != nil {
 		undo()
-		return nil, errors.Join(err, d.rehook(ctx, old, d.finishing))
+		err = errors.Join(err, d.rehook(ctx, old, d.finishing))
+		d.retainTables(ctx, hooks.Tables(old.Rules))
+		return nil, err
 	}
 	d.finishing, d.reloaded = finishing, d.now()
 	d.engine.Reload(d.now(), d.engineConfig(c))

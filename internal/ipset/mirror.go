@@ -52,7 +52,7 @@ func (m *Mirror) Follow(ctx context.Context, names []string) error {
 	}
 	for _, name := range fresh {
 		if err := m.rewrite(ctx, name); err != nil {
-			m.forget(slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(fresh, n) }))
+			m.forget(func(name string) bool { return slices.Contains(fresh, name) })
 			return fmt.Errorf("table %s: %w", name, err)
 		}
 	}
@@ -63,7 +63,7 @@ func (m *Mirror) Follow(ctx context.Context, names []string) error {
 func (m *Mirror) Retain(ctx context.Context, names []string) error {
 	m.kernel.Lock()
 	defer m.kernel.Unlock()
-	m.forget(names)
+	m.forget(func(name string) bool { return !slices.Contains(names, name) })
 	there, err := sets(ctx)
 	if err != nil && len(names) == 0 {
 		m.log.Debug("no set is removed", "err", err) // the program or the kernel has none
@@ -175,7 +175,7 @@ func (m *Mirror) update(ctx context.Context, taken map[string]notes) error {
 func (m *Mirror) rewrite(ctx context.Context, name string) error {
 	t, err := m.tables.Table(name)
 	if err != nil {
-		return err
+		return nil // it is gone, and its set will be
 	}
 	there, err := sets(ctx)
 	if err != nil {

@@ -1,8 +1,8 @@
 package ipset
 
 import (
+	"maps"
 	"net/netip"
-	"slices"
 
 	"nfqfw/internal/table"
 )
@@ -92,13 +92,9 @@ func (m *Mirror) follow(names []string) (fresh []string) {
 	return fresh
 }
 
-// forget takes no more notes of tables but these.
-func (m *Mirror) forget(but []string) {
+// forget takes no more notes of tables.
+func (m *Mirror) forget(which func(name string) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name := range m.followed {
-		if !slices.Contains(but, name) {
-			delete(m.followed, name)
-		}
-	}
+	maps.DeleteFunc(m.followed, func(name string, _ *notes) bool { return which(name) })
 }
