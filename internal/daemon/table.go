@@ -27,9 +27,13 @@ func (d *daemon) setTables(c *config.Config) (undo func(), err error) {
 	return d.tables.Replace(now, contents)
 }
 
-// followTables has the kernel's sets there that the hooks of a configuration refer to.
+// followTables has the kernel's sets there that the hooks of a configuration refer to,
+// as the tables are now.
 func (d *daemon) followTables(ctx context.Context, c *config.Config) error {
-	return d.mirror.Follow(ctx, hooks.Tables(c.Rules))
+	if err := d.mirror.Follow(ctx, hooks.Tables(c.Rules)); err != nil {
+		return err
+	}
+	return d.mirror.Flush(ctx)
 }
 
 // retainTables removes the sets of all tables but some, once no hooks refer to them.
