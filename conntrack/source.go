@@ -108,6 +108,23 @@ func (s *State) Admit(l *Limits, now time.Duration, force bool) Excess {
 	return over
 }
 
+// Resume gives a connection that was restored the place in the counts of its source
+// that it had. No limit is asked, and no rate takes it in.
+func (s *State) Resume(counts, admitted bool) {
+	s.slot, s.admitted = counts && s.source != nil, admitted
+	if s.source == nil {
+		return
+	}
+	s.source.mu.Lock()
+	defer s.source.mu.Unlock()
+	if s.slot {
+		s.source.slots++
+	}
+	if admitted {
+		s.source.states++
+	}
+}
+
 // Admitted says whether Admit has admitted the connection. That it counts no more
 // does not change it.
 func (s *State) Admitted() bool { return s.admitted }

@@ -225,6 +225,65 @@ func (t *Sources) Sweep(part int, now time.Duration) {
 	}
 }
 
+// SavedSource is what another set of sources has to know of one. Its connections come
+// with their states.
+type SavedSource struct {
+	Key      SourceKey
+	Created  time.Duration
+	Idle     time.Duration // when it was left by its last state, if it has none
+	Track    time.Duration
+	Admitted []time.Duration // when its last connections were admitted, the oldest first
+}
+
+// Save calls f for every source.
+func (t *Sources) Save(now time.Duration, f func(SavedSource)) {
+	for i := range t.shards {
+		sh := &t.shards[i]
+		sh.mu.Lock()
+		for _, s := range sh.sources {
+			if !s.forgotten(now) {
+				f(s.saved(now))
+			}
+		}
+		sh.mu.Unlock()
+	}
+}
+
+func (s *Source) saved(now time.Duration) SavedSource {
+	saved := SavedSource{Key: s.Key, Created: s.created, Idle: s.idle, Track: s.track}
+	if s.refs > 0 {
+		saved.Idle = now
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := s.admitted.count; n > 0; n-- {
+		saved.Admitted = append(saved.Admitted, s.admitted.last(n))
+	}
+	return saved
+}
+
+// restoreTime is how long a restored source waits for its states at least.
+const restoreTime = time.Minute
+
+// Restore remembers a source that was in another set, as one of nodes, until its states
+// come.
+func (t *Sources) Restore(saved *SavedSource, nodes *Nodes, now time.Duration) {
+	sh := t.shard(saved.Key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.sources[saved.Key] != nil {
+		return
+	}
+	s := t.add(sh, saved.Key, nodes, saved.Created)
+	if s == nil {
+		return
+	}
+	s.idle, s.track = saved.Idle, max(saved.Track, now-saved.Idle+restoreTime)
+	for _, at := range saved.Admitted {
+		s.admitted.add(at, len(saved.Admitted))
+	}
+}
+
 // SourceView is a source as a listing shows it: a copy, taken at one moment.
 type SourceView struct {
 	Key           SourceKey

@@ -100,6 +100,23 @@ func (sh *Shard) Insert(s State) (*State, error) {
 		return nil, ErrFull
 	}
 	s.ID = sh.table.lastID.Add(1)
+	return sh.place(s), nil
+}
+
+// Restore adds a state that was in another table, with its ID.
+func (sh *Shard) Restore(s State) (*State, error) {
+	if sh.table.count.Add(1) > sh.table.limit.Load() {
+		sh.table.count.Add(-1)
+		return nil, ErrFull
+	}
+	for last := sh.table.lastID.Load(); last < s.ID && !sh.table.lastID.CompareAndSwap(last, s.ID); {
+		last = sh.table.lastID.Load()
+	}
+	return sh.place(s), nil
+}
+
+// place gives a state a place in the shard.
+func (sh *Shard) place(s State) *State {
 	var i uint32
 	if n := len(sh.free); n > 0 {
 		i, sh.free = sh.free[n-1], sh.free[:n-1]
@@ -109,7 +126,7 @@ func (sh *Shard) Insert(s State) (*State, error) {
 		sh.states = append(sh.states, s)
 	}
 	sh.index[s.Tuple.Key()] = i
-	return &sh.states[i], nil
+	return &sh.states[i]
 }
 
 // maxLook bounds how many places Expendable looks at.

@@ -175,3 +175,50 @@ func learned(known packet.Options, ok bool, asked, answer packet.Options) packet
 func contradicts(old, next *packet.Options) bool {
 	return old.HasWScale && (!next.HasWScale || next.WScale != old.WScale) || old.HasTimestamp && !next.HasTimestamp
 }
+
+// Saved is what a set knows, for another one to know.
+type Saved struct {
+	Known []Known
+	Asked []Asked
+}
+
+// Known is what is known of a server.
+type Known struct {
+	Addr         packet.Addr
+	Port         uint16
+	Options      packet.Options
+	Until, Doubt time.Duration
+}
+
+// Asked is a question that a server was asked.
+type Asked struct {
+	Addr    packet.Addr
+	Port    uint16
+	At      time.Duration
+	Refused bool
+}
+
+// Save tells what is known of all servers.
+func (s *Servers) Save() (saved Saved) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for key, r := range s.servers {
+		saved.Known = append(saved.Known, Known{key.addr, key.port, r.options, r.until, r.doubt})
+	}
+	for key, q := range s.asked {
+		saved.Asked = append(saved.Asked, Asked{key.addr, key.port, q.at, q.refused})
+	}
+	return saved
+}
+
+// Restore takes over what another set has known.
+func (s *Servers) Restore(saved *Saved) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range saved.Known[:min(len(saved.Known), maxServers)] {
+		s.servers[serverKey{k.Addr, k.Port}] = server{options: k.Options, until: k.Until, doubt: k.Doubt}
+	}
+	for _, q := range saved.Asked[:min(len(saved.Asked), maxAsked)] {
+		s.asked[serverKey{q.Addr, q.Port}] = question{q.At, q.Refused}
+	}
+}

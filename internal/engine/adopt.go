@@ -41,7 +41,7 @@ func (e *Engine) Adopt(now time.Duration, a *Adoption) bool {
 		return false
 	}
 	x := s.byNumber[r.Number-1]
-	src, err := e.holdAdopted(now, x, a.Tuple.Src)
+	src, err := e.holdSource(now, x, a.Tuple.Src)
 	if err != nil {
 		return false
 	}
@@ -52,7 +52,8 @@ func (e *Engine) Adopt(now time.Duration, a *Adoption) bool {
 	return adopted
 }
 
-func (e *Engine) holdAdopted(now time.Duration, x *entry, client packet.Addr) (*conntrack.Source, error) {
+// holdSource holds the source of a connection that is there, whatever the limits.
+func (e *Engine) holdSource(now time.Duration, x *entry, client packet.Addr) (*conntrack.Source, error) {
 	if !x.limits.Any() {
 		return nil, nil
 	}

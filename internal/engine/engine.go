@@ -52,14 +52,19 @@ type Counters struct {
 
 // New makes an engine without states.
 func New(c Config, r Seeds) *Engine {
-	sources := conntrack.NewSources(c.SrcNodes, r.Hash)
-	e := &Engine{
-		table: conntrack.NewTable(c.States, sources, r.Hash), sources: sources,
-		jar: cookie.NewJar(r.NewerKey, r.OlderKey), servers: synproxy.NewServers(),
-	}
+	e := newEngine(c.States, c.SrcNodes, r)
 	e.rules.Store(&ruleset{match: rules.New(nil, nil)})
 	e.Reload(0, c)
 	return e
+}
+
+// newEngine makes an engine without rules.
+func newEngine(states, srcNodes int, r Seeds) *Engine {
+	sources := conntrack.NewSources(srcNodes, r.Hash)
+	return &Engine{
+		table: conntrack.NewTable(states, sources, r.Hash), sources: sources,
+		jar: cookie.NewJar(r.NewerKey, r.OlderKey), servers: synproxy.NewServers(),
+	}
 }
 
 // SetTimestamps says whether the kernel can translate timestamps. Until it is said

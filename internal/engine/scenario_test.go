@@ -2,9 +2,13 @@ package engine
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
+	"encoding/gob"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -53,11 +57,50 @@ func TestScenarios(t *testing.T) {
 		t.Fatalf("no scenarios: %v", err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { runScenario(t, file) })
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { runScenario(t, file, false) })
 	}
 }
 
-func runScenario(t *testing.T, file string) {
+// An engine that goes on in the place of another does what that would have done,
+// whatever had happened.
+func TestScenariosWithHandovers(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { runScenario(t, file, true) })
+	}
+}
+
+// handOver puts another engine in the place of this one.
+func (s *scenario) handOver() {
+	var b bytes.Buffer
+	out := gob.NewEncoder(&b)
+	s.must("handover", out.Encode(s.engine.Save(s.now)))
+	s.must("handover", s.engine.EachSaved(func(part []SavedState) error { return out.Encode(part) }))
+	in := gob.NewDecoder(&b)
+	var snapshot Snapshot
+	s.must("handover", in.Decode(&snapshot))
+	next := Resume(s.now, &snapshot, scenarioSeeds, nil)
+	next.SetTimestamps(s.engine.stamps.Load())
+	for {
+		var part []SavedState
+		err := in.Decode(&part)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		s.must("handover", err)
+		for i := range part {
+			if !next.RestoreState(s.now, &part[i]) {
+				s.t.Fatalf("no room for %v", part[i].State.Tuple)
+			}
+		}
+	}
+	s.engine = next
+}
+
+func runScenario(t *testing.T, file string, handOver bool) {
 	want, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -71,8 +114,11 @@ func runScenario(t *testing.T, file string) {
 		}
 		fmt.Fprintln(&s.out, line)
 		s.do(line)
+		if handOver && s.engine != nil {
+			s.handOver()
+		}
 	}
-	if *update {
+	if *update && !handOver {
 		if err := os.WriteFile(file, []byte(s.out.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}

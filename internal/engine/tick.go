@@ -48,6 +48,14 @@ func (e *Engine) tickShard(i int, sweep bool, now time.Duration) {
 
 // retry sends again what was not answered, and says whether to wait on.
 func (e *Engine) retry(sh *conntrack.Shard, s *conntrack.State, now time.Duration) bool {
+	if e.sendAgain(sh, s, now) {
+		return true
+	}
+	s.Handshake.Due = 0 // nothing waits for it any more
+	return false
+}
+
+func (e *Engine) sendAgain(sh *conntrack.Shard, s *conntrack.State, now time.Duration) bool {
 	switch {
 	case s.Killed:
 		return e.killAgain(sh, s, now)

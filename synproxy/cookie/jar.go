@@ -41,6 +41,20 @@ func NewJar(newer, older Key) *Jar {
 	return j
 }
 
+// Keys are both keys, and which is the newer one, for another jar to open the same
+// cookies.
+func (j *Jar) Keys() (both [2]Key, newer uint8) {
+	k := j.keys.Load()
+	return k.key, k.parity
+}
+
+// RestoreJar makes a jar from what Keys of another has told.
+func RestoreJar(both [2]Key, newer uint8) *Jar {
+	j := &Jar{}
+	j.keys.Store(&keys{key: both, parity: newer & 1})
+	return j
+}
+
 // Rotate replaces the older key by a new random one. Cookies of the replaced
 // key are refused from now on.
 func (j *Jar) Rotate(k Key) {
