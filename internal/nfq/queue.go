@@ -21,6 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,14 +67,22 @@ type Handler interface {
 // Queue is an open netfilter queue.
 type Queue struct {
 	config Config
-	lib    *nfqueue.Nfqueue
-	raw    syscall.RawConn // of the library's socket
+	lib    *nfqueue.Nfqueue // nil if the socket is another process's
+	conn   conn
+	raw    syscall.RawConn
 	cancel context.CancelFunc
 	closed context.Context // done when Close was called
 	gone   chan struct{}   // closed when the library's goroutine has ended
 	close  func() error
 	run    atomic.Pointer[reader]
 	counters
+}
+
+// conn is a socket that has bound a queue.
+type conn interface {
+	SyscallConn() (syscall.RawConn, error)
+	SetReadDeadline(time.Time) error
+	Close() error
 }
 
 // ErrTaken is what Open's error wraps when another socket has the queue.
@@ -98,9 +108,8 @@ func Open(c Config) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nfq: open queue %d: %w", c.Number, explain(err, c.Number))
 	}
-	q := &Queue{config: c, lib: lib, gone: make(chan struct{})}
-	q.close = sync.OnceValue(q.closeOnce)
-	q.closed, q.cancel = context.WithCancel(context.Background())
+	q := newQueue(c, lib.Con)
+	q.lib = lib
 	if err := q.register(); err != nil {
 		_ = q.Close()
 		return nil, fmt.Errorf("nfq: open queue %d: %w", c.Number, explain(err, c.Number))
@@ -108,8 +117,15 @@ func Open(c Config) (*Queue, error) {
 	return q, nil
 }
 
+func newQueue(c Config, socket conn) *Queue {
+	q := &Queue{config: c, conn: socket, gone: make(chan struct{})}
+	q.close = sync.OnceValue(q.closeOnce)
+	q.closed, q.cancel = context.WithCancel(context.Background())
+	return q
+}
+
 func (q *Queue) register() error {
-	raw, err := q.lib.Con.SyscallConn()
+	raw, err := q.conn.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -175,7 +191,9 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 	if !q.run.CompareAndSwap(nil, r) {
 		return fmt.Errorf("nfq: queue %d: runs only once", q.config.Number)
 	}
-	if err := q.lib.Con.SetReadDeadline(past); err != nil {
+	if q.lib == nil {
+		r.loop()
+	} else if err := q.conn.SetReadDeadline(past); err != nil {
 		return fmt.Errorf("nfq: queue %d: take over the socket: %w", q.config.Number, err)
 	}
 	select {
@@ -201,7 +219,11 @@ func (q *Queue) Close() error { return q.close() }
 func (q *Queue) closeOnce() error {
 	defer close(q.gone)
 	q.cancel()
-	if err := q.lib.Close(); err != nil {
+	end := q.conn.Close
+	if q.lib != nil {
+		end = q.lib.Close
+	}
+	if err := end(); err != nil && !errors.Is(err, os.ErrClosed) && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("nfq: close queue %d: %w", q.config.Number, err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,8 @@ type reader struct {
 	ctx     context.Context
 	done    chan struct{} // closed when the loop has ended and err is final
 	err     error
+
+	pause atomic.Pointer[pause]
 
 	in      *receiver
 	batch   []Message
@@ -51,7 +54,7 @@ const attributesLen = 512
 // fails. It is not locked to a thread: to wake one costs some 20 µs more.
 func (r *reader) loop() {
 	defer close(r.done)
-	con := r.queue.lib.Con
+	con := r.queue.conn
 	if r.err = con.SetReadDeadline(time.Time{}); r.err != nil {
 		return
 	}
@@ -63,6 +66,9 @@ func (r *reader) loop() {
 		r.err = err
 	}
 	for r.err == nil && r.ctx.Err() == nil {
+		if r.rest(con) {
+			continue
+		}
 		err := r.queue.raw.Read(drain)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			r.err = err
@@ -84,7 +90,7 @@ func (r *reader) letIn(fd uintptr) {
 // drain reads and answers until the socket is empty: then it returns false, for
 // the runtime to wait. It returns true when the loop is to look up.
 func (r *reader) drain(fd uintptr) bool {
-	for r.ctx.Err() == nil {
+	for r.ctx.Err() == nil && r.pause.Load() == nil {
 		n, err := r.in.receive(int(fd))
 		switch err {
 		case 0:
