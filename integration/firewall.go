@@ -56,10 +56,8 @@ func (n *Namespace) startFirewall(ctx context.Context, binary, name, config stri
 
 // Start runs the daemon again after it has stopped.
 func (f *Firewall) Start(ctx context.Context) error {
-	f.process = f.namespace.Command(context.WithoutCancel(ctx), f.binary, "run", "-c", f.config, "--control", f.socket)
-	f.process.Stderr = &f.log
-	if err := f.process.Start(); err != nil {
-		return fmt.Errorf("firewall: %w", err)
+	if err := f.begin(ctx); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -71,6 +69,40 @@ func (f *Firewall) Start(ctx context.Context) error {
 	})
 	if err = errors.Join(err, answer); err != nil {
 		return errors.Join(fmt.Errorf("firewall: not ready: %w\n%s", err, f.Log()), f.process.Stop())
+	}
+	return nil
+}
+
+// begin runs the daemon.
+func (f *Firewall) begin(ctx context.Context, more ...string) error {
+	args := append([]string{"run", "-c", f.config, "--control", f.socket}, more...)
+	f.process = f.namespace.Command(context.WithoutCancel(ctx), f.binary, args...)
+	f.process.Stderr = &f.log
+	if err := f.process.Start(); err != nil {
+		return fmt.Errorf("firewall: %w", err)
+	}
+	return nil
+}
+
+// Takeover runs another daemon in the place of the one that runs, and waits until that
+// has ended.
+func (f *Firewall) Takeover(ctx context.Context) error {
+	old := f.process
+	if err := f.begin(ctx, "--takeover"); err != nil {
+		return err
+	}
+	go func() { _ = f.process.Wait() }() // so that its end is noticed
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	select {
+	case <-old.waited:
+	case <-f.process.waited:
+		return fmt.Errorf("firewall: the new daemon has ended\n%s", f.Log())
+	case <-ctx.Done():
+		return fmt.Errorf("firewall: the old daemon has not ended\n%s", f.Log())
+	}
+	if !old.ProcessState.Success() {
+		return fmt.Errorf("firewall: the old daemon: %v\n%s", old.ProcessState, f.Log())
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ func newRun() *cobra.Command {
 	var (
 		path, socket string
 		debug        bool
+		takeover     bool
 	)
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
@@ -37,11 +38,12 @@ them. It has the kernel count the traffic of connections meanwhile
 			defer signal.Stop(hangup)
 			log := newLog(cmd.ErrOrStderr(), debug)
 			load := func() (*config.Config, error) { return loadConfig(path, socket, log) }
-			return daemon.Run(cmd.Context(), daemon.Options{Load: load, Reload: hangup, Log: log})
+			return daemon.Run(cmd.Context(), daemon.Options{Load: load, Reload: hangup, Log: log, Takeover: takeover})
 		}),
 	}
 	configFlag(cmd, &path)
 	controlFlag(cmd, &socket, "the file's [daemon] control")
+	cmd.Flags().BoolVar(&takeover, "takeover", false, "go on in the place of the daemon that runs, which ends; no packet is lost")
 	cmd.Flags().BoolVar(&debug, "debug", false, "log every dropped packet, a few a second at most")
 	return cmd
 }

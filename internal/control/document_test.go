@@ -34,7 +34,7 @@ var documents = map[string]any{
 	"entries of a table": struct {
 		Table []TableEntry `json:"table"`
 	}{},
-	"what was done to a table": TableDone{}, "arguments of table": TableArgs{},
+	"what was done to a table": TableDone{}, "arguments of table": TableArgs{}, "arguments of takeover": TakeoverArgs{},
 	"nfqfw kill": Killed{}, "nfqfw reload": Reloaded{},
 	"request": Request{}, "answer": answer{},
 	"arguments of states": StatesArgs{}, "arguments of rules": RulesArgs{},

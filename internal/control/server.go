@@ -49,10 +49,14 @@ func Listen(path string, handlers map[string]Handler, log *slog.Logger) (*Server
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
+	return newServer(l, handlers, log), nil
+}
+
+func newServer(l net.Listener, handlers map[string]Handler, log *slog.Logger) *Server {
 	return &Server{
 		listener: l, handlers: handlers, log: log, room: make(chan struct{}, maxClients),
 		requestTimeout: requestTimeout, writeTimeout: writeTimeout,
-	}, nil
+	}
 }
 
 // Serve answers clients until ctx ends or Close is called, and then waits for

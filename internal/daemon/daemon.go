@@ -47,12 +47,15 @@ type Options struct {
 	Load   func() (*config.Config, error) // reads the configuration as it is now
 	Reload <-chan os.Signal               // asks that it be read again
 	Log    *slog.Logger
+
+	Takeover bool // go on in the place of the daemon that runs, if one does
 }
 
 // daemon is what runs.
 type daemon struct {
 	log        *slog.Logger
 	load       func() (*config.Config, error)
+	reloads    <-chan os.Signal
 	config     atomic.Pointer[config.Config]
 	engine     *engine.Engine
 	interfaces *interfaces
@@ -65,6 +68,13 @@ type daemon struct {
 	hooks     *hooks.Hooks
 	finishing []rules.Rule // that have vanished, and may have states
 	reloaded  time.Duration
+
+	server     *control.Server
+	settings   []offload.Setting // that were off before there was a daemon
+	inherited  []*os.File        // sockets of queues that another daemon has opened
+	frozen     sync.RWMutex      // held while another daemon is told all; readers change something
+	handedOver atomic.Bool       // another daemon has taken over
+	gone       chan struct{}     // closed then
 
 	lastRefusals *refusal.Ring
 	tables       *table.Set
@@ -93,10 +103,11 @@ func queues(c *config.Config) int {
 	return runtime.NumCPU()
 }
 
-// newDaemon makes a daemon that has touched nothing yet.
-func newDaemon(c *config.Config, o Options) (*daemon, error) {
+// newDaemon makes a daemon without an engine that has touched nothing yet, and whose
+// time begins then.
+func newDaemon(c *config.Config, o Options, started time.Time) (*daemon, error) {
 	d := &daemon{
-		log: o.Log, load: o.Load, interfaces: newInterfaces(), started: time.Now(),
+		log: o.Log, load: o.Load, reloads: o.Reload, interfaces: newInterfaces(), started: started, gone: make(chan struct{}),
 		flushes: newFlushes(), hooks: hooks.New(Hooks(c), o.Log), failures: rate.Sometimes{Interval: time.Minute},
 		lastRefusals: refusal.New(refusalsKept),
 	}
@@ -105,15 +116,15 @@ func newDaemon(c *config.Config, o Options) (*daemon, error) {
 	if _, err := d.setTables(c); err != nil {
 		return nil, err
 	}
-	d.engine = d.newEngine(c)
 	d.config.Store(c)
 	return d, nil
 }
 
-// Run is the firewall, until ctx ends. It takes over hooks that an earlier run
-// left, and leaves none. What it needs and cannot have it says before it has
-// changed anything; above all, it leaves the hooks of another daemon alone.
-func Run(ctx context.Context, o Options) (err error) {
+// Run is the firewall, until ctx ends, or until another daemon has taken over. It takes
+// over hooks that an earlier run left, and leaves none. What it needs and cannot have it
+// says before it has changed anything; above all, it leaves the hooks of another daemon
+// alone.
+func Run(ctx context.Context, o Options) error {
 	c, err := o.Load()
 	if err != nil {
 		return err
@@ -121,88 +132,111 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := privileged(); err != nil {
 		return err
 	}
-	d, err := newDaemon(c, o)
+	if o.Takeover {
+		t, err := takeOver(ctx, c, o)
+		if t != nil || err != nil {
+			return t.runOn(ctx, err)
+		}
+		o.Log.Info("there is no daemon to take over from", "control", c.Daemon.Control)
+	}
+	d, err := newDaemon(c, o, time.Now())
 	if err != nil {
 		return err
 	}
 	if err := d.hooks.Check(); err != nil {
 		return err
 	}
-	server, err := control.Listen(c.Daemon.Control, d.handlers(), o.Log)
-	if err != nil {
+	d.engine = d.newEngine(c)
+	if d.server, err = control.Listen(c.Daemon.Control, d.handlers(), o.Log); err != nil {
 		return err
 	}
-	defer server.Close()
-	restore, err := account()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
-	return d.run(ctx, server, o.Reload)
+	defer d.server.Close()
+	return errors.Join(d.account(), d.run(ctx, d.hook, d.adopt))
 }
 
-// account has the kernel count what connections carry, and note when they began, and
-// returns how to undo it.
-func account() (restore func() error, err error) {
-	var off []offload.Setting
-	restore = func() (err error) {
-		for _, s := range off {
-			_, failed := s.Set(false)
-			err = errors.Join(err, failed)
-		}
-		return err
-	}
+// account has the kernel count what connections carry, and note when they began.
+func (d *daemon) account() error {
 	for _, s := range []offload.Setting{offload.Accounting, offload.Timestamps} {
 		was, err := s.Set(true)
 		if err != nil {
-			return restore, errors.Join(err, restore())
+			return err
 		}
 		if !was {
-			off = append(off, s)
+			d.settings = append(d.settings, s)
 		}
 	}
-	return restore, nil
+	return nil
 }
 
-// run puts the hooks in when all loops run, and lets these go on until the
-// hooks are out. The kernel gives a queue to one process only, so that hooks
-// that are there once all queues are ours are nobody's.
-func (d *daemon) run(ctx context.Context, server *control.Server, reload <-chan os.Signal) error {
-	c := d.config.Load()
-	loops, stop := context.WithCancel(context.WithoutCancel(ctx))
+// settle leaves the kernel's settings as they were.
+func (d *daemon) settle() (err error) {
+	for _, s := range d.settings {
+		_, failed := s.Set(false)
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// run is the daemon's life. The queues are ours first, and packets wait in them while
+// the hooks go in, and until begin has found out what there is already: nobody gets in
+// who would not if there had always been a daemon. The kernel gives a queue to one
+// process only, so that hooks that are there once all queues are ours are nobody's.
+func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begin func() error) error {
+	loops, err := d.openLoops()
+	if err != nil {
+		return err
+	}
+	err = hook(ctx)
+	if err == nil {
+		err = begin()
+	}
+	if err != nil {
+		return joinNew(err, errors.Join(loops.close(), d.end(ctx)))
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	group, failed := errgroup.WithContext(loops)
-	if err := d.start(failed, group); err != nil {
-		stop()
-		return errors.Join(err, group.Wait())
-	}
+	group, failed := errgroup.WithContext(running)
+	loops.run(failed, group)
+	// Whoever gets an answer knows that the hooks are in.
+	group.Go(func() error { return d.server.Serve(failed) })
+	c := d.config.Load()
+	d.log.Info("ready", "rules", len(c.Rules), "queues", queues(c), "control", c.Daemon.Control)
 	d.warnInterfaces()
-	d.refreshBacklogs()
-	err := d.followTables(ctx, c)
-	if err == nil {
-		err = d.hooks.Install(ctx)
-	}
-	if err == nil {
-		d.retainTables(ctx, hooks.Tables(c.Rules))
-		d.engine.SetTimestamps(d.hooks.Timestamps())
-		err = d.adopt() // what was established before the hooks were in, if they were not
-	}
-	if err == nil {
-		// Whoever gets an answer knows that the hooks are in.
-		group.Go(func() error { return server.Serve(failed) })
-		d.log.Info("ready", "rules", len(c.Rules), "queues", queues(c), "control", c.Daemon.Control)
-		d.warnForwards(ctx)
-		d.keep(ctx, failed, reload)
-	}
-	err = joinNew(err, d.unhook(ctx))
+	d.warnForwards(ctx)
+	d.keep(ctx, failed)
+	err = d.end(ctx)
 	stop()
-	err = errors.Join(err, group.Wait())
+	return errors.Join(err, group.Wait())
+}
+
+// hook puts the hooks in.
+func (d *daemon) hook(ctx context.Context) error {
+	d.refreshBacklogs()
+	c := d.config.Load()
+	if err := d.followTables(ctx, c); err != nil {
+		return err
+	}
+	if err := d.hooks.Install(ctx); err != nil {
+		return err
+	}
+	d.retainTables(ctx, hooks.Tables(c.Rules))
+	d.engine.SetTimestamps(d.hooks.Timestamps())
+	return nil
+}
+
+// end takes out what the daemon has put into the kernel, unless another one goes on.
+func (d *daemon) end(ctx context.Context) error {
+	if d.handedOver.Load() {
+		d.log.Info("handed over")
+		return nil
+	}
+	err := errors.Join(d.unhook(ctx), d.settle())
 	d.log.Info("stopped")
 	return err
 }
 
 // keep waits for the end, and reloads meanwhile when it is asked to.
-func (d *daemon) keep(ctx, failed context.Context, reload <-chan os.Signal) {
+func (d *daemon) keep(ctx, failed context.Context) {
 	clock := time.NewTicker(finishInterval)
 	defer clock.Stop()
 	for {
@@ -212,7 +246,9 @@ func (d *daemon) keep(ctx, failed context.Context, reload <-chan os.Signal) {
 			return
 		case <-failed.Done(): // a loop has ended; its error comes from Wait
 			return
-		case <-reload:
+		case <-d.gone:
+			return
+		case <-d.reloads:
 			if _, err := d.reload(ctx); err != nil {
 				d.log.Error("not reloaded; what was in force stays in force", "err", err)
 			}
@@ -295,8 +331,11 @@ func joinNew(first, second error) error {
 }
 
 func (d *daemon) newEngine(c *config.Config) *engine.Engine {
-	seeds := engine.Seeds{NewerKey: randomKey(), OlderKey: randomKey(), Hash: randomKey()[0]}
-	return engine.New(d.engineConfig(c), seeds)
+	return engine.New(d.engineConfig(c), newSeeds())
+}
+
+func newSeeds() engine.Seeds {
+	return engine.Seeds{NewerKey: randomKey(), OlderKey: randomKey(), Hash: randomKey()[0]}
 }
 
 func (d *daemon) engineConfig(c *config.Config) engine.Config {
@@ -312,39 +351,57 @@ func randomKey() cookie.Key {
 	return cookie.Key{binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:])}
 }
 
-// start opens all that the loops need, and sets them going.
-func (d *daemon) start(ctx context.Context, group *errgroup.Group) error {
-	t, err := d.newTicker()
-	if err != nil {
-		return err
-	}
-	group.Go(func() error { return t.run(ctx) })
-	if d.killer, err = d.newKiller(); err != nil {
-		return err
-	}
-	group.Go(func() error { return d.killer.run(ctx) })
-	group.Go(func() error { return d.mirror.Run(ctx) })
-	workers := make([]*worker, queues(d.config.Load()))
-	for i := range workers {
-		w, err := d.newWorker(firstQueue + uint16(i))
-		if err != nil {
-			return errors.Join(err, closeAll(workers[:i]))
-		}
-		workers[i] = w
-	}
-	// The queues are ours, and packets wait in them: nobody gets in who would not if
-	// there had always been a daemon.
-	if err := d.adopt(); err != nil {
-		return errors.Join(err, closeAll(workers))
-	}
-	for _, w := range workers {
-		group.Go(func() error { return w.run(ctx) })
-	}
-	return nil
+// loops are what runs.
+type loops struct {
+	ticker  *ticker
+	killer  *killer
+	mirror  func(context.Context) error
+	workers []*worker
 }
 
-func closeAll(workers []*worker) (err error) {
-	for _, w := range workers {
+// openLoops opens all that the loops need. After an error nothing is open.
+func (d *daemon) openLoops() (l *loops, err error) {
+	l = &loops{mirror: d.mirror.Run}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	if l.ticker, err = d.newTicker(); err != nil {
+		return nil, err
+	}
+	if d.killer, err = d.newKiller(); err != nil {
+		return nil, err
+	}
+	l.killer = d.killer
+	for i := range queues(d.config.Load()) {
+		w, err := d.newWorker(i)
+		if err != nil {
+			return nil, err
+		}
+		l.workers = append(l.workers, w)
+	}
+	return l, nil
+}
+
+func (l *loops) run(ctx context.Context, group *errgroup.Group) {
+	group.Go(func() error { return l.ticker.run(ctx) })
+	group.Go(func() error { return l.killer.run(ctx) })
+	group.Go(func() error { return l.mirror(ctx) })
+	for _, w := range l.workers {
+		group.Go(func() error { return w.run(ctx) })
+	}
+}
+
+// close is for loops that have not run.
+func (l *loops) close() (err error) {
+	if l.ticker != nil {
+		err = errors.Join(err, l.ticker.close())
+	}
+	if l.killer != nil {
+		err = errors.Join(err, l.killer.close())
+	}
+	for _, w := range l.workers {
 		err = errors.Join(err, w.queue.Close(), w.close())
 	}
 	return err

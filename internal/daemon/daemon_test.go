@@ -30,10 +30,11 @@ func testDaemon(t testing.TB, file string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := newDaemon(c, Options{Log: slog.New(slog.DiscardHandler)})
+	d, err := newDaemon(c, Options{Log: slog.New(slog.DiscardHandler)}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.engine = d.newEngine(c)
 	return d
 }
 

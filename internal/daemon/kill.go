@@ -25,11 +25,13 @@ func (d *daemon) newKiller() (*killer, error) {
 }
 
 // kill ends the connections that match, and says how many.
-func (k *killer) kill(match func(*conntrack.State, string) bool, silent bool) int {
+func (k *killer) kill(match func(*conntrack.State, string) bool, silent bool) (n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	n := k.engine.Kill(k.now(), match, silent, func(d *engine.Decision) { k.carryOut(d) })
-	k.flush()
+	k.change(func() {
+		n = k.engine.Kill(k.now(), match, silent, func(d *engine.Decision) { k.carryOut(d) })
+		k.flush()
+	})
 	return n
 }
 

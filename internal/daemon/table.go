@@ -80,9 +80,11 @@ func (d *daemon) answerTable(ctx context.Context, raw json.RawMessage, send func
 		return err
 	}
 	list, err := parseEntries(args.Addresses)
-	if err == nil {
-		err = d.doTable(ctx, &args, list, send)
+	if err != nil {
+		return err
 	}
+	err = errors.New("table: another daemon has taken over meanwhile; ask it again")
+	d.change(func() { err = d.doTable(ctx, &args, list, send) })
 	return err
 }
 

@@ -38,17 +38,21 @@ func (t *ticker) run(ctx context.Context) error {
 			return t.close()
 		case <-clock.C:
 		}
-		t.engine.Tick(t.now(), t.do)
-		t.flush()
-		t.tables.Sweep(t.now())
-		t.engine.Switches(t.logSwitch)
-		if turn%lookInterval == 0 {
-			t.interfaces.refresh()
-			t.refreshBacklogs()
-		}
-		if turn%keyInterval == 0 {
-			t.engine.RotateKey(randomKey())
-		}
+		t.change(func() { t.turn(turn) })
+	}
+}
+
+func (t *ticker) turn(turn int) {
+	t.engine.Tick(t.now(), t.do)
+	t.flush()
+	t.tables.Sweep(t.now())
+	t.engine.Switches(t.logSwitch)
+	if turn%lookInterval == 0 {
+		t.interfaces.refresh()
+		t.refreshBacklogs()
+	}
+	if turn%keyInterval == 0 {
+		t.engine.RotateKey(randomKey())
 	}
 }
 

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -106,11 +105,8 @@ type worker struct {
 	unlogged int // drops since the last line about one
 }
 
-func (d *daemon) newWorker(number uint16) (*worker, error) {
-	q, err := nfq.Open(queueConfig(number, d.log.With("queue", number)))
-	if errors.Is(err, nfq.ErrTaken) {
-		return nil, fmt.Errorf("%w; is nfqfw running already?", err)
-	}
+func (d *daemon) newWorker(i int) (*worker, error) {
+	q, err := d.openQueue(i)
 	if err != nil {
 		return nil, err
 	}

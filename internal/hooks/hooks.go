@@ -122,6 +122,14 @@ func (h *Hooks) Install(ctx context.Context) error {
 	return nil
 }
 
+// Text is what Install installs, for all versions of IP and a kernel that has all it may
+// have: hooks of the same text are the same.
+func (h *Hooks) Text() string { return Rules(h.config, IPv4) + Rules(h.config, IPv6) }
+
+// Inherit is for hooks that are in already, because others of the same text were
+// installed by another process.
+func (h *Hooks) Inherit(timestamps bool) { h.timestamps = timestamps }
+
 // Timestamps says whether the hooks that are in have the kernel translate the
 // timestamps of the SYN proxy's connections.
 func (h *Hooks) Timestamps() bool { return h.timestamps }
