@@ -12,10 +12,17 @@ type Limits struct {
 	// Track is how long the source is remembered after its last state: the Window
 	// of Rate at least, without which that could not be judged.
 	Track time.Duration
+	// Shared says that the same sources have limits of other rules too, and Keep how
+	// many admissions these want remembered: as many as Rate's Count at least.
+	Shared bool
+	Keep   uint32
 }
 
 // Any says whether the source has to be known.
-func (l *Limits) Any() bool {
+func (l *Limits) Any() bool { return l.Bounds() || l.Shared }
+
+// Bounds says whether a source has a limit.
+func (l *Limits) Bounds() bool {
 	return l.Conns > 0 || l.States > 0 || l.Rate.Count > 0 || l.Nodes > 0
 }
 

@@ -56,8 +56,8 @@ func (s *Source) admit(l *Limits, now time.Duration, force bool) Excess {
 	}
 	s.slots++
 	s.states++
-	if l.Rate.Count > 0 {
-		s.admitted.add(now, int(l.Rate.Count))
+	if keep := max(l.Rate.Count, l.Keep); keep > 0 {
+		s.admitted.add(now, int(keep))
 	}
 	return over
 }
@@ -83,6 +83,14 @@ func (s *Source) reset(k SourceKey, now time.Duration) {
 // Bind makes the connection one of a source's. The state holds the source from
 // now on, in place of the caller of Acquire.
 func (s *State) Bind(src *Source) { s.source = src }
+
+// Unbind makes the connection none of its source's. The source, if it had one, is held
+// for the caller now.
+func (s *State) Unbind() *Source {
+	src := s.source
+	s.source = nil
+	return src
+}
 
 // Bound says whether the connection has a source.
 func (s *State) Bound() bool { return s.source != nil }

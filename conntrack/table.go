@@ -135,14 +135,14 @@ const maxLook = 64
 // Expendable is a state that may make room for another: one that is closed or, if
 // there is none in the next places of the shard, the oldest of those half-open. It
 // is nil if there is neither: established connections never go, nor does one whose
-// server is about to answer a question.
+// server is about to answer a question, or has not heard yet that it was killed.
 func (sh *Shard) Expendable() *State {
 	var oldest *State
 	for range min(maxLook, len(sh.states)) {
 		sh.look = (sh.look + 1) % uint32(len(sh.states))
 		s := &sh.states[sh.look]
 		switch {
-		case s.ID == 0:
+		case s.ID == 0, s.Killed && s.Handshake.Asking:
 		case s.Closed():
 			return s
 		case s.HalfOpen() && !s.Handshake.Held && (oldest == nil || s.Created < oldest.Created):

@@ -15,9 +15,6 @@
 //	reset.go    a client's RST: the server is asked whether it obeyed
 //	adopt.go    connections that were established before the engine was there
 //	handover.go all that another engine has to know to go on in the place of this one
-//	kill.go     connections that are to end now: both sides are asked for their numbers, and reset
-//	adopt.go    connections that were established before the engine was there
-//	handover.go all that another engine has to know to go on in the place of this one
 //	kill.go     connections that end now: both sides are asked for their numbers, and reset
 //	pressure.go how many are half-open: when to proxy, and when to bake cookies
 //	admit.go    the one way to the server: a slot of the source, or a refusal

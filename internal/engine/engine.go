@@ -216,8 +216,15 @@ func (e *Engine) lifetimeBy(x *entry, s *conntrack.State) time.Duration {
 	return x.lifetimes.Scale(x.lifetimes.Timeouts[s.Timeout], states)
 }
 
+// pastDue says whether the state's time is over. One that was killed goes when both
+// sides have been asked for the last time, however short lifetimes are.
 func (e *Engine) pastDue(s *conntrack.State, now time.Duration) bool {
-	return now >= s.Refreshed+e.lifetime(s)
+	return !s.Killed && now >= s.Refreshed+e.lifetime(s)
+}
+
+// mayBeHeld says whether the server may hold a connection that was admitted.
+func mayBeHeld(s *conntrack.State) bool {
+	return s.Counts() || s.Admitted() && s.Dst.State == conntrack.Established
 }
 
 // expired says whether the state's time is over. While the payload passes in
@@ -225,7 +232,7 @@ func (e *Engine) pastDue(s *conntrack.State, now time.Duration) bool {
 func (v *visit) expired() bool {
 	s := v.state
 	carries := s.Offloaded && v.p.Conn == packet.ConnEstablished
-	held := s.Offloaded && s.Counts() && !s.Handshake.Ending // Tick ends it, which takes more than to forget it
+	held := s.Offloaded && mayBeHeld(s) && !s.Handshake.Ending // Tick ends it, which takes more than to forget it
 	return v.pastDue(s, v.now) && !carries && !held
 }
 

@@ -13,7 +13,9 @@ import (
 // passes in the kernel, so that nobody here knows the numbers at which its two sides
 // would obey a RST (RFC 5961 section 3.2). Both are asked: each says in its answer
 // what it expects, and what the other does. Until then, and for a while if nothing is
-// heard, the state stays to take the answers.
+// heard, the state stays to take the answers. A SYN does not replace it before the
+// server has said that it does not hold the connection: who is killed could else keep it
+// from hearing of that.
 
 // killRetries are the times after the first question at which a side is asked again;
 // with the last the state goes.
@@ -54,7 +56,7 @@ func (e *Engine) killIn(i int, now time.Duration, match func(*conntrack.State, s
 		k.due = append(k.due, Decision{})
 		d := &k.due[len(k.due)-1]
 		if !silent && !s.Opening() && !s.Closed() {
-			e.kill(sh, s, now, d)
+			k.released = append(k.released, e.kill(sh, s, now, d))
 			return
 		}
 		if s.Offloaded || !s.Proxied {
@@ -92,15 +94,16 @@ func resetOpening(s *conntrack.State, d *Decision) {
 	}
 }
 
-// kill takes an established connection out of all counts, and asks its two sides.
-func (e *Engine) kill(sh *conntrack.Shard, s *conntrack.State, now time.Duration, d *Decision) {
+// kill takes an established connection out of all counts, and asks its two sides. It
+// returns the source that the state held.
+func (e *Engine) kill(sh *conntrack.Shard, s *conntrack.State, now time.Duration, d *Decision) *conntrack.Source {
 	e.leave(s)
 	s.Killed, s.Offloaded, s.Made = true, false, false
 	e.killed.Add(1)
 	s.Src.State, s.Dst.State = conntrack.TimeWait, conntrack.TimeWait
 	s.Refresh(now)
 	h := &s.Handshake
-	h.Asking, h.Ending = false, false
+	h.Asking, h.Ending = true, false
 	if h.Probe == 0 {
 		h.Probe = e.probeNumber(s, s.Src.SeqLo)
 	}
@@ -111,6 +114,7 @@ func (e *Engine) kill(sh *conntrack.Shard, s *conntrack.State, now time.Duration
 	sh.Wait(s)
 	d.Offload = deleteEntry(s.Tuple)
 	askBoth(s, d)
+	return s.Unbind()
 }
 
 // askBoth has both sides of a killed connection say their numbers.
@@ -135,10 +139,16 @@ func (e *Engine) killAgain(sh *conntrack.Shard, s *conntrack.State, now time.Dur
 func (v *visit) dies() {
 	s, p := v.state, v.p
 	v.d.drop(packet.ReasonStateMismatch)
-	if p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
+	if v.serverDenies() {
+		s.Handshake.Asking = false
+	}
+	if !p.Flags.Has(packet.ACK) || p.Flags.Has(packet.RST) {
 		return
 	}
 	v.d.emit(synproxy.Refusal(p))
+	if p.Flags.Has(packet.SYN) {
+		return // a server that has not heard the last ACK of the handshake
+	}
 	var diff seqnum.Size
 	if v.dir == conntrack.Reply {
 		diff = s.SeqDiff

@@ -28,7 +28,7 @@ const partSize = 256
 // lock for no longer; f may take its time. A state that is there throughout is
 // listed once; of those that come or go meanwhile each may be listed or not.
 func (e *Engine) States(now time.Duration, f func(*Listed) error) error {
-	part := make([]conntrack.State, 0, partSize)
+	part := make([]conntrack.State, 0, min(partSize, e.table.Len()))
 	var l Listed // for all of them: a million need no more memory
 	for i := range e.table.Shards() {
 		for place := e.copyPart(i, 0, &part); ; place = e.copyPart(i, place, &part) {

@@ -28,7 +28,7 @@ func (v *visit) open() {
 		v.d.pass(packet.MarkSeen) // older than the rules, and the kernel knows it
 	case v.p.Flags.Has(packet.RST):
 		v.d.pass(packet.MarkSeen) // it can only end what the server still holds
-	case v.p.IsSYNACK() && v.p.Kernel == packet.KernelNotAsked:
+	case v.p.IsSYNACK() && v.p.Kernel == packet.KernelNotAsked && v.d.Offload.Op == packet.OffloadNone:
 		// To a client that no rule is about, as this machine itself, a server's answer
 		// looks like what comes in for a rule without ports. The kernel knows the SYN.
 		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: v.p.Tuple}

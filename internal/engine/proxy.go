@@ -105,7 +105,7 @@ func (v *visit) proveClient() {
 		v.d.emit(clientSYNACK(v.state))
 		return
 	}
-	proved := p.Flags&(packet.ACK|packet.SYN) == packet.ACK && p.Ack == h.ISN+1
+	proved := p.Flags&(packet.ACK|packet.SYN|packet.RST) == packet.ACK && p.Ack == h.ISN+1
 	expected := p.Seq == h.Client+1 || p.Seq == h.Client // its ACK, or a probe if that was lost
 	if !proved || !expected {
 		v.refuseOlder()

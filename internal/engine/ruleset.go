@@ -97,6 +97,7 @@ func (e *Engine) Reload(now time.Duration, c Config) {
 		next.byID[x.id-1] = x
 		next.byNumber = append(next.byNumber, x)
 	}
+	next.share()
 	e.table.SetLimit(c.States)
 	e.sources.SetLimit(c.SrcNodes)
 	e.total.capacity.Store(int64(c.States))
@@ -119,12 +120,29 @@ func (x *entry) vanishes(now time.Duration) bool {
 }
 
 func (x *entry) asGone(now time.Duration) *entry {
-	if x.gone {
-		return x
-	}
 	after := *x
-	after.gone, after.since = true, now
+	if !x.gone {
+		after.gone, after.since = true, now
+	}
 	return &after
+}
+
+// share has the rules that track globally count their sources for each other: what one
+// admits is held against the limits of all, and remembered as their rates need it.
+func (s *ruleset) share() {
+	var all conntrack.Limits
+	global := func(do func(*conntrack.Limits)) {
+		for _, x := range s.byID {
+			if x != nil && x.SourceTrack == rules.TrackGlobal {
+				do(&x.limits)
+			}
+		}
+	}
+	global(func(l *conntrack.Limits) {
+		all.Shared = all.Shared || l.Bounds()
+		all.Keep, all.Track = max(all.Keep, l.Rate.Count), max(all.Track, l.Track, l.Rate.Window)
+	})
+	global(func(l *conntrack.Limits) { l.Shared, l.Keep, l.Track = all.Shared, all.Keep, all.Track })
 }
 
 // newAccount takes the first ID that is free.

@@ -123,7 +123,7 @@ func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, pre
 		sh.Unlock()
 		return
 	}
-	if s.Counts() && s.Dst.State == conntrack.Established && !s.Handshake.Ending {
+	if s.Admitted() && s.Dst.State == conntrack.Established && !s.Handshake.Ending {
 		e.end(sh, s, now, d)
 		sh.Unlock()
 		return

@@ -57,10 +57,10 @@ func (v *visit) advance() {
 
 // answersUs says whether a server has options for a kept client that this one has not
 // offered: it answers the SYN proxy, which asked it in the client's name before the
-// pressure went, and whose RST was lost.
+// pressure went, or before the rule said otherwise, and whose RST was lost.
 func (v *visit) answersUs() bool {
 	h, o := &v.state.Handshake, &v.p.Options
-	answers := v.state.Opening() && v.dir == conntrack.Reply && v.p.IsSYNACK() && v.stateRule().State != rules.Keep
+	answers := v.state.Opening() && v.dir == conntrack.Reply && v.p.IsSYNACK()
 	return answers && (o.HasWScale && !h.Scales || o.HasTimestamp && !h.Stamps)
 }
 
@@ -241,7 +241,7 @@ func (v *visit) replaces() bool {
 		return false
 	}
 	if s.Closed() {
-		return true
+		return !s.Killed || !s.Handshake.Asking
 	}
 	again := v.p.Seq+1 == s.Src.SeqLo
 	begins := s.Opening() && !again || !s.Opening() && s.Dst.State > conntrack.Established
