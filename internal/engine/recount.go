@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"nfqfw/conntrack"
+)
+
+// recounted is what the states of a rule come to, or of all.
+type recounted struct{ states, admitted, halfOpen, killed int }
+
+func (r *recounted) add(s *conntrack.State) {
+	one := func(is bool) (n int) {
+		if is {
+			n = 1
+		}
+		return n
+	}
+	r.states++
+	r.admitted += one(s.Admitted())
+	r.halfOpen += one(s.HalfOpen())
+	r.killed += one(s.Killed)
+}
+
+// Recount holds all that the engine counts of states, sources and rules against a slow
+// count of its table, for tests of whatever may happen. Nothing else may go on
+// meanwhile.
+func (e *Engine) Recount() error {
+	set := e.rules.Load()
+	nodes := []*conntrack.Nodes{&e.nodes}
+	for _, x := range set.byID {
+		if x != nil {
+			nodes = append(nodes, &x.nodes)
+		}
+	}
+	return errors.Join(e.table.Recount(nodes...), e.recountRules(set))
+}
+
+func (e *Engine) recountRules(set *ruleset) error {
+	var errs []error
+	var all recounted
+	byID := make([]recounted, len(set.byID))
+	for i := range e.table.Shards() {
+		sh := e.table.LockShard(i)
+		sh.Each(func(s *conntrack.State) {
+			all.add(s)
+			byID[s.Rule-1].add(s)
+		})
+		sh.Unlock()
+	}
+	if n := e.killed.Load(); int(n) != all.killed {
+		errs = append(errs, fmt.Errorf("%d killed states are counted, %d are there", n, all.killed))
+	}
+	if n := e.total.states.Load(); int(n) != all.halfOpen {
+		errs = append(errs, fmt.Errorf("%d half-open states are counted, %d are there", n, all.halfOpen))
+	}
+	for i, x := range set.byID {
+		errs = append(errs, x.recount(byID[i]))
+	}
+	return errors.Join(errs...)
+}
+
+// recount holds what is counted of a rule against its states. Without a rule, nil,
+// there are none.
+func (x *entry) recount(found recounted) error {
+	if x == nil && found.states > 0 {
+		return fmt.Errorf("%d states are of a rule that is none", found.states)
+	}
+	if x == nil {
+		return nil
+	}
+	counted := recounted{
+		int(x.states.Load()), int(x.admitted.Load()), int(x.pressure.states.Load()), found.killed,
+	}
+	if counted != found {
+		return fmt.Errorf("rule %s: %+v are counted, its states are %+v", x.Name, counted, found)
+	}
+	return nil
+}
