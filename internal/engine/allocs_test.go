@@ -50,12 +50,29 @@ var (
 
 // kept is a whole kept connection, closed by the client.
 func (f *flow) kept() {
+	f.open()
+	f.close(501, 0)
+}
+
+// open is the handshake of a kept connection.
+func (f *flow) open() {
 	c, s := f.client, f.client.Reverse()
 	f.send(c, syn, packet.ConnNone)
 	f.send(s, synAck, packet.ConnNone)
 	f.send(c, packet.Segment{Seq: 101, Ack: 501, Flags: packet.ACK, Window: 502}, packet.ConnOpening)
-	f.close(501, 0)
 }
+
+// hold fills the limit of its source.
+func (f *flow) hold() {
+	for range 10 {
+		f.client.SrcPort++
+		f.open()
+	}
+	f.client.SrcPort++
+}
+
+// later is so long after that a rate admits another.
+func (f *flow) later() { f.now += time.Millisecond }
 
 // proxied is a whole proxied connection, closed by the client.
 func (f *flow) proxied() {
@@ -80,7 +97,15 @@ func (f *flow) close(ack, diff seqnum.Value) {
 // server takes often.
 func paths(t testing.TB) map[string]func() {
 	config := func(words ...string) Config { return scenarioConfig(t, append(words, "max_src_conn=10")) }
+	limited := func(words ...string) *flow {
+		return newFlow(scenarioConfig(t, append(words, "max=11", "max_src_conn=10", "max_src_states=11", "max_src_nodes=10",
+			"max_src_conn_rate=40/20ms", "overload=abusers", "adaptive.start=100", "adaptive.end=200")))
+	}
 	kept, proxied := newFlow(config()), newFlow(config("state=synproxy"))
+	keptLimited, proxiedLimited, global := limited(), limited("state=synproxy"), limited("source_track=global")
+	over, counts := limited(), limited("enforce=false")
+	over.hold()
+	counts.hold()
 	cookies, stray := newFlow(config("state=synproxy", "cookies")), newFlow(config())
 	full := newFlow(config("states=0"))
 	return map[string]func(){
@@ -90,6 +115,13 @@ func paths(t testing.TB) map[string]func() {
 		"cookie":  func() { cookies.send(cookies.client, syn, packet.ConnNone) },
 		"stray":   func() { stray.send(stray.client, packet.Segment{Seq: 9, Ack: 9, Flags: packet.ACK}, packet.ConnNew) },
 		"full":    func() { full.send(full.client, syn, packet.ConnNone) },
+
+		// with every limit there is
+		"kept, limited":     func() { keptLimited.later(); keptLimited.kept() },
+		"proxied, limited":  func() { proxiedLimited.later(); proxiedLimited.proxied() },
+		"global":            func() { global.later(); global.kept() },
+		"over a limit":      func() { over.later(); over.kept() },
+		"over, and counted": func() { counts.later(); counts.kept() },
 	}
 }
 
