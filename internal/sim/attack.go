@@ -50,7 +50,7 @@ func (w *world) noise() {
 
 func (w *world) noisePacket() {
 	r := w.rand
-	t := clientTuple(byte(1+r.IntN(8)), firstPort+r.IntN(w.story.ports))
+	t := clientTuple(byte(1+r.IntN(8)), firstPort+r.IntN(w.story.ports), w.anyPort())
 	p := packet.Packet{Tuple: t, Seq: seqnum.Value(r.Uint32()), Ack: seqnum.Value(r.Uint32()), Window: uint16(r.Uint32())}
 	p.Flags = one(r, anyFlags)
 	if p.Flags.Has(packet.SYN) || w.story.gateway.flushes {
@@ -88,7 +88,7 @@ type trickery struct {
 // trick begins a connection from an address of the attacker's own.
 func (w *world) trick() {
 	r := w.rand
-	t := &trickery{tuple: clientTuple(trickster, firstPort+r.IntN(w.story.ports)), iss: seqnum.Value(r.Uint32())}
+	t := &trickery{tuple: clientTuple(trickster, firstPort+r.IntN(w.story.ports), w.anyPort()), iss: seqnum.Value(r.Uint32())}
 	w.tricks[nameOf(t.tuple)] = t
 	w.sendTrick(t, t.iss, 0, packet.SYN)
 }

@@ -3,12 +3,17 @@ package sim
 import (
 	"time"
 
+	"nfqfw/conntrack"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/packet"
 )
 
 // tickInterval is the daemon's.
 const tickInterval = 100 * time.Millisecond
+
+// tells is for how long the engine tells both ends of a connection that is killed,
+// until it forgets it.
+const tells = 8 * time.Second
 
 // gateway is the machine with the firewall: a model of the hooks and of
 // conntrack around the real engine.
@@ -23,6 +28,7 @@ type gateway struct {
 	out      packet.Packet // that is being sent
 	queries  []packet.Tuple
 	tickAt   time.Duration // the next tick; never: nothing can come of one
+	telling  time.Duration // until when both ends of killed connections are told
 	ticked   func(*engine.Decision)
 }
 
@@ -73,8 +79,15 @@ func (g *gateway) queue(p *packet.Packet, e *entry) {
 	if w.trace != nil {
 		w.tracef("%v conn %d: %v %v mark %x", show(p), p.Conn, d.Verdict, d.Reason, d.Mark)
 	}
-	pass, mark := d.Verdict == packet.Pass, d.Mark
+	w.checkRefusal(&d.Refusal)
+	if isn, ok := w.letsThrough(p, d); ok {
+		w.admitted(p, isn)
+	}
+	pass, mark, overload := d.Verdict == packet.Pass, d.Mark, d.Overload
 	g.carryOut(d)
+	if overload.Table != "" {
+		w.overloaded(&overload)
+	}
 	if !pass {
 		return
 	}
@@ -82,11 +95,12 @@ func (g *gateway) queue(p *packet.Packet, e *entry) {
 	again := e != nil && e.connmark == packet.MarkOpening && p.Tuple == e.original
 	begins := p.IsSYN() && mark == packet.MarkOpening && !again
 	picksUp := e == nil && !p.Flags.Any(packet.FIN|packet.RST) // conntrack makes no entry of those
-	if mark != packet.MarkSeen && (picksUp || begins) {
+	unruled := e == nil && p.IsSYN()
+	if mark != packet.MarkSeen && (picksUp || begins) || unruled {
 		e = g.remember(entry{original: p.Tuple, last: w.clock.now})
 	}
-	if e != nil && mark != packet.MarkSeen && p.Flags.Has(packet.SYN) {
-		e.trackSYN(p, begins) // conntrack sees it only now that it may pass
+	if e != nil && p.Flags.Has(packet.SYN) {
+		e.trackSYN(p, begins || unruled) // conntrack sees it only now that it may pass
 	}
 	if e != nil && mark != packet.MarkSeen {
 		e.connmark = mark
@@ -177,7 +191,7 @@ func (g *gateway) forward(p *packet.Packet, e *entry) {
 }
 
 func (g *gateway) route(p *packet.Packet) {
-	if p.DstPort == serverPort {
+	if isServer(p.DstPort) {
 		g.toServer.send(p)
 		return
 	}
@@ -208,6 +222,15 @@ func (g *gateway) tick() {
 	g.tickAt = g.nextTick()
 }
 
+// kill ends the connections for which match says true.
+func (g *gateway) kill(match func(*conntrack.State, string) bool, silent bool) {
+	now := g.world.clock.now
+	if g.engine.Kill(now, match, silent, g.carryOut) > 0 && !silent {
+		g.telling = now + tells
+		g.wake()
+	}
+}
+
 // decided is called by the engine's Tick.
 func (g *gateway) decided(d *engine.Decision) {
 	if d.Offload.Op == packet.OffloadQuery {
@@ -220,11 +243,13 @@ func (g *gateway) decided(d *engine.Decision) {
 // nextTick skips the ticks from which nothing can come: until a state has something
 // due, or a packet wakes the gateway. While there is traffic it does not look.
 func (g *gateway) nextTick() time.Duration {
-	if g.engine.Len() == 0 {
-		return never
-	}
 	next := g.world.clock.now + tickInterval
-	if g.world.clock.next() < next {
+	switch {
+	case next < g.telling:
+		return next
+	case g.engine.Len() == 0:
+		return never
+	case g.world.clock.next() < next:
 		return next
 	}
 	return max(next, (g.due() + tickInterval - 1).Truncate(tickInterval))

@@ -8,26 +8,35 @@ import (
 	"nfqfw/internal/seqnum"
 )
 
-const serverPort = 80
+// serverPort is the first of the ports that the server listens on; each has a rule.
+const (
+	serverPort  = 80
+	serverPorts = 2
+)
+
+func isServer(port uint16) bool { return port < serverPort+serverPorts }
 
 var serverAddr = netip.AddrFrom4([4]byte{192, 0, 2, 10})
 
-// name tells connections apart, whichever way a packet goes: the last octet of the
-// client's address, and its port.
+// name tells connections apart, whichever way a packet goes: the server's port, the
+// last octet of the client's address, and its port.
 type name uint32
 
 func nameOf(t packet.Tuple) name {
-	if t.SrcPort == serverPort {
-		return name(t.Dst[15])<<16 | name(t.DstPort)
+	if isServer(t.SrcPort) {
+		t = t.Reverse()
 	}
-	return name(t.Src[15])<<16 | name(t.SrcPort)
+	return name(t.DstPort)<<24 | name(t.Src[15])<<16 | name(t.SrcPort)
 }
 
-// clientTuple is the tuple of what a client sends to the server.
-func clientTuple(octet byte, port int) packet.Tuple {
+// clientTuple is the tuple of what a client sends to a port of the server's.
+func clientTuple(octet byte, port int, to uint16) packet.Tuple {
 	client := netip.AddrFrom4([4]byte{198, 51, 100, octet})
-	return packet.TupleFrom(netip.AddrPortFrom(client, uint16(port)), netip.AddrPortFrom(serverAddr, serverPort))
+	return packet.TupleFrom(netip.AddrPortFrom(client, uint16(port)), netip.AddrPortFrom(serverAddr, to))
 }
+
+// anyPort is one of the server's ports.
+func (w *world) anyPort() uint16 { return serverPort + uint16(w.rand.IntN(len(w.services))) }
 
 // host is the server, or all clients in one.
 type host struct {
@@ -70,7 +79,7 @@ func (h *host) receive(p *packet.Packet) {
 // accept answers a SYN.
 func (h *host) accept(p *packet.Packet) {
 	w := h.world
-	if p.PayloadLen > 0 {
+	if p.PayloadLen > 0 && !w.unruled {
 		w.failf("%v: the server gets %d octets with a SYN", p.Tuple, p.PayloadLen)
 	}
 	if c := &w.story.server; c.garbage > 0 && w.rand.Float64() < c.garbage {
@@ -130,7 +139,7 @@ func (w *world) accepted(s *socket) {
 			}
 		})
 	}
-	w.checkLimit(s.tuple.Dst)
+	w.checkAccepted(s)
 	w.checkOptions(s)
 }
 
@@ -149,14 +158,13 @@ func (w *world) reboot() {
 }
 
 // connect opens a connection, if its tuple is not in use.
-func (w *world) connect(octet byte, port int) {
-	t := clientTuple(octet, port)
+func (w *world) connect(t packet.Tuple) {
 	n := nameOf(t)
 	if old := w.clients.sockets[n]; old != nil && old.state != gone && old.state != timeWait {
 		return
 	}
 	s := w.newSocket(w.clients, t, synSent)
-	s.own = w.habits[octet]
+	s.own = w.habits[t.Src[15]]
 	s.wantSend = w.story.asks
 	if w.story.answers > 0 {
 		s.wantRecv = 1
@@ -185,6 +193,5 @@ func (w *world) again(s *socket) {
 		return
 	}
 	w.connections--
-	octet, port := s.tuple.Src[15], int(s.tuple.SrcPort)
-	w.clock.after(time.Duration(w.rand.IntN(3)*w.rand.IntN(200))*time.Millisecond, func() { w.connect(octet, port) })
+	w.clock.after(time.Duration(w.rand.IntN(3)*w.rand.IntN(200))*time.Millisecond, func() { w.connect(s.tuple) })
 }

@@ -44,10 +44,12 @@ func Run(o Options) error {
 func (w *world) begin() {
 	for range (w.connections + 1) / 2 { // the others are begun as these end
 		w.connections--
-		octet, port := byte(1+w.rand.IntN(w.story.clients)), firstPort+w.rand.IntN(w.story.ports)
-		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), func() { w.connect(octet, port) })
+		t := clientTuple(byte(1+w.rand.IntN(w.story.clients)), firstPort+w.rand.IntN(w.story.ports), w.anyPort())
+		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), func() { w.connect(t) })
 	}
 	w.hostility()
+	w.every(w.story.operator.reloads, w.reload)
+	w.every(w.story.operator.kills, w.kill)
 	if w.story.kind != foul {
 		w.watch()
 	}

@@ -65,6 +65,7 @@ type socket struct {
 	holds    bool // does not close yet
 	lingers  bool // closes only after the peer has
 	aborted  bool // it has closed with a RST
+	killed   bool // an operator has, or an overload
 	finSent  bool
 	finAcked bool
 	peerFIN  bool
@@ -82,6 +83,7 @@ type socket struct {
 	began    time.Duration
 	accepted time.Duration // when its server had the whole handshake; a client's only
 	usable   time.Duration // when it could send
+	admitted *admission    // of a server's, once it is established; nil: no rule was there
 }
 
 func (w *world) newSocket(h *host, t packet.Tuple, state tcpState) *socket {

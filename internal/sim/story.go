@@ -20,6 +20,8 @@ type story struct {
 	server  character
 	attacks attacks
 
+	operator operator
+
 	clients     int // addresses
 	ports       int // of each client's, so few that they are used again
 	connections int // that are tried
@@ -47,20 +49,18 @@ const reconnects = 4 * time.Second
 
 // policy is how the gateway is configured.
 type policy struct {
-	state      rules.State
+	rules      []rules.Rule // of the server's ports, in their order
+	lifetimes  conntrack.Lifetimes
 	cookies    synproxy.CookieMode
-	limit      int
-	prefix     uint8 // source_prefix_v4
-	count      rules.Count
-	states     int     // limits.states
-	sources    int     // limits.src_nodes
-	start, end float64 // the marks of what is adaptive
-	stamps     bool    // the kernel translates timestamps
-	refuse     rules.Refuse
-	timeouts   conntrack.Timeouts
-	flushes    bool // somebody empties the kernel's table, now and then
-	full       bool // now and then it takes no entry
-	drains     bool // it is about to stop: what would be proxied is kept
+	count      rules.Count  // of all rules
+	refuse     rules.Refuse // likewise
+	states     int          // limits.states
+	sources    int          // limits.src_nodes
+	start, end float64      // the marks of what is adaptive
+	stamps     bool         // the kernel translates timestamps
+	flushes    bool         // somebody empties the kernel's table, now and then
+	full       bool         // now and then it takes no entry
+	drains     bool         // it is about to stop: what would be proxied is kept
 }
 
 // weather is what the network does until it clears.
@@ -86,10 +86,16 @@ type attacks struct {
 	noise, inexact, trick, cheat time.Duration
 }
 
+// operator is how often somebody at the gateway does something; 0: never.
+type operator struct{ reloads, kills time.Duration }
+
 func (s *story) String() string {
 	p := &s.gateway
-	return fmt.Sprintf("%s, %v, cookies %v, limit %d of /%d by %v, states %d, timestamps %v",
-		kindNames[s.kind], p.state, p.cookies, p.limit, p.prefix, p.count, p.states, p.stamps)
+	text := fmt.Sprintf("%s, cookies %v, by %v, states %d, timestamps %v", kindNames[s.kind], p.cookies, p.count, p.states, p.stamps)
+	for i := range p.rules {
+		text += ", " + describe(&p.rules[i])
+	}
+	return text
 }
 
 // The policies that a run may have. Later ones go here.
@@ -119,16 +125,16 @@ func newStory(r *rand.Rand) story {
 		s.asks, s.answers = 0, 100
 	}
 	s.gateway = newPolicy(r)
+	s.operator = newOperator(r, s.openFor)
 	s.server.options = someOptions(r)
 	switch s.kind {
 	case foul:
 		s.darken(r)
-	case fair:
-		s.gateway.limit = s.connections
 	case unlucky:
-		s.gateway.limit, s.ports = s.connections, s.connections
+		s.ports = s.connections
 		s.weather = weather{lost: 1 + r.IntN(16), clears: never}
 	}
+	s.gateway.rules = s.newRules(r)
 	return s
 }
 
@@ -136,11 +142,12 @@ func newStory(r *rand.Rand) story {
 // foul stories make them small.
 func newPolicy(r *rand.Rand) policy {
 	p := policy{
-		state: one(r, states), cookies: one(r, cookieModes), limit: 1 + r.IntN(6), prefix: 32, states: 10000, sources: 1000,
-		start: 0.25, end: 0.12, stamps: r.IntN(2) == 0, refuse: rules.RefuseReset, timeouts: timeouts,
+		cookies: one(r, cookieModes), states: 10000, sources: 1000,
+		start: 0.25, end: 0.12, stamps: r.IntN(2) == 0, refuse: rules.RefuseReset,
 	}
+	p.lifetimes.Timeouts = timeouts
 	if oneIn(r, 8) {
-		p.prefix = 24 // all clients are one source
+		p.lifetimes.SrcTrack = time.Duration(1+r.IntN(10)) * time.Second
 	}
 	if oneIn(r, 8) {
 		p.count = rules.CountStates
@@ -152,6 +159,9 @@ func newPolicy(r *rand.Rand) policy {
 	return p
 }
 
+// fewSources are so few that a source that is only remembered has to go.
+const fewSources = 1
+
 // darken makes a story foul.
 func (s *story) darken(r *rand.Rand) {
 	s.aborts = true
@@ -161,10 +171,14 @@ func (s *story) darken(r *rand.Rand) {
 		p.start, p.end = 0.5, 0.25
 	}
 	if oneIn(r, 16) {
-		p.sources = 1
+		p.sources = fewSources
 	}
 	if oneIn(r, 6) {
-		p.timeouts[conntrack.TCPEstablished] = time.Duration(1+r.IntN(8)) * time.Second
+		p.lifetimes.Timeouts[conntrack.TCPEstablished] = time.Duration(1+r.IntN(8)) * time.Second
+	}
+	if oneIn(r, 8) {
+		start := 1 + r.IntN(6)
+		p.lifetimes.Scaling, p.lifetimes.OwnScaling = conntrack.Scaling{Start: start, End: start + 2 + r.IntN(8)}, oneIn(r, 2)
 	}
 	if oneIn(r, 6) {
 		p.refuse = rules.RefuseDrop
@@ -184,6 +198,17 @@ func newWeather(r *rand.Rand, openFor time.Duration) weather {
 		loss: r.Float64() * 0.25, duplicate: r.Float64() * 0.1, jitter: time.Duration(1+r.IntN(40)) * time.Millisecond,
 		clears: openFor + time.Duration(r.IntN(5000))*time.Millisecond,
 	}
+}
+
+// newOperator reloads and kills a few times, if at all.
+func newOperator(r *rand.Rand, openFor time.Duration) (o operator) {
+	if oneIn(r, 4) {
+		o.reloads = openFor / 4
+	}
+	if oneIn(r, 4) {
+		o.kills = openFor / 4
+	}
+	return o
 }
 
 // newAttacks has of each kind about ten, if there are any.

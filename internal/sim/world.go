@@ -6,10 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"nfqfw/conntrack"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/packet"
-	"nfqfw/rules"
 	"nfqfw/synproxy/cookie"
 )
 
@@ -18,19 +16,25 @@ const firstPort = 40000
 
 // world is one run.
 type world struct {
-	seed    uint64
-	story   story
-	clock   clock
-	rand    *rand.Rand
-	trace   func(string)
-	gateway gateway
-	server  *host
-	clients *host
-	habits  [8]packet.Options // what each client's SYN offers
-	tricks  map[name]*trickery
-	slab    slab
-	honest  []*socket
-	served  []*socket // the server's sockets, in the order of their SYNs
+	seed       uint64
+	story      story
+	clock      clock
+	rand       *rand.Rand
+	trace      func(string)
+	gateway    gateway
+	server     *host
+	clients    *host
+	habits     [8]packet.Options // what each client's SYN offers
+	tricks     map[name]*trickery
+	slab       slab
+	services   []service
+	said       map[string]said // by each rule
+	abusers    abusers
+	admissions []*admission
+	reloaded   time.Duration // when the last reload was
+	unruled    bool          // a port had no rule for a while
+	honest     []*socket
+	served     []*socket // the server's sockets, in the order of their SYNs
 
 	connections int  // that may still be begun
 	unlucky     name // the connection that loses a packet
@@ -43,7 +47,7 @@ type world struct {
 // worlds that are over, for their memory.
 var worlds = sync.Pool{New: func() any {
 	w := &world{
-		tricks: make(map[name]*trickery), spoofed: make(map[name]bool),
+		tricks: make(map[name]*trickery), spoofed: make(map[name]bool), said: make(map[string]said),
 		server: &host{sockets: make(map[name]*socket)}, clients: &host{sockets: make(map[name]*socket)},
 	}
 	w.gateway.entries = make(map[name]*entry)
@@ -60,7 +64,8 @@ func newWorld(o Options) *world {
 	w.rand = rand.New(rand.NewPCG(o.Seed, 0))
 	w.story = newStory(w.rand)
 	w.connections = w.story.connections
-	w.unlucky = nameOf(clientTuple(1, firstPort))
+	w.unlucky = nameOf(clientTuple(1, firstPort, serverPort))
+	w.serve()
 	for i := range w.habits {
 		w.habits[i] = someOptions(w.rand)
 	}
@@ -79,24 +84,19 @@ func (w *world) clear() {
 	w.clock.reset()
 	clear(w.tricks)
 	clear(w.spoofed)
+	clear(w.said)
 	clear(w.server.sockets)
 	clear(w.clients.sockets)
 	clear(w.gateway.entries)
-	w.slab.used = 0
+	w.slab.used, w.admissions, w.abusers = 0, w.admissions[:0], abusers{}
+	w.reloaded, w.unruled, w.gateway.telling = 0, false, 0
 	w.honest, w.served, w.failures = w.honest[:0], w.served[:0], nil
 }
 
 func (w *world) newEngine() *engine.Engine {
-	p := &w.story.gateway
-	rule := rules.Rule{
-		Number: 1, Name: "web", State: p.state, Refuse: p.refuse,
-		MaxSrcConn: uint32(p.limit), SourcePrefixV4: p.prefix, SourcePrefixV6: 64, Count: p.count,
-		Ports: []rules.PortRange{{First: serverPort, Last: serverPort}},
-	}
-	return engine.New(engine.Config{
-		Ruleset: rules.New([]rules.Rule{rule}, nil), Timeouts: []conntrack.Lifetimes{{Timeouts: p.timeouts}},
-		States: p.states, SrcNodes: p.sources, Cookies: p.cookies, Start: p.start, End: p.end,
-	}, engine.Seeds{NewerKey: cookie.Key{w.rand.Uint64(), 1}, OlderKey: cookie.Key{w.rand.Uint64(), 2}, Hash: w.rand.Uint64()})
+	return engine.New(w.config(), engine.Seeds{
+		NewerKey: cookie.Key{w.rand.Uint64(), 1}, OlderKey: cookie.Key{w.rand.Uint64(), 2}, Hash: w.rand.Uint64(),
+	})
 }
 
 // wire joins clients, gateway and server.
