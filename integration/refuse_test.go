@@ -1,9 +1,14 @@
 package integration
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"nfqfw/internal/control"
 )
 
 // silence is how long nothing may be heard of a connection that is dropped.
@@ -44,6 +49,7 @@ func (c *ruleTest) refuses(silently, afterOne, other bool) {
 	}
 	if !silently {
 		g.isRefused(from, "over the limit")
+		c.logs(from, true)
 		return
 	}
 	before := g.srv.Count()
@@ -54,6 +60,37 @@ func (c *ruleTest) refuses(silently, afterOne, other bool) {
 	if n := g.srv.Count(); n != before {
 		c.Errorf("over the limit: the server accepted %d more", n-before)
 	}
+	c.logs(from, true)
+}
+
+// logs holds that refusals of a source's connections are listed, all of which were
+// carried out or none.
+func (c *ruleTest) logs(from int, enforced bool) {
+	c.Helper()
+	g := c.on[0]
+	out, err := g.fw.Command(g.ctx, "refusals", "--json", "--source", g.source(from).String())
+	var list control.Refusals
+	if err = errors.Join(err, json.Unmarshal([]byte(out), &list)); err != nil {
+		c.Fatalf("refusals: %v %s", err, out)
+	}
+	if len(list.Refusals) == 0 {
+		c.Errorf("no refusal of %v is listed", g.source(from))
+	}
+	for _, r := range list.Refusals {
+		if r.Enforced != enforced || r.Dest.Port != g.srv.Addr().Port() || r.Reason != c.reason() {
+			c.Errorf("listed: %+v, want %s, enforced %v", r, c.reason(), enforced)
+		}
+	}
+}
+
+// reason is the name of the one reason that the test's limit gives.
+func (c *ruleTest) reason() string {
+	for _, name := range []string{"max-src-conn-rate", "max-src-conn", "max-src-states", "max-src-nodes", "max"} {
+		if strings.Contains(strings.ReplaceAll(c.Name(), "_", "-"), name) {
+			return name
+		}
+	}
+	return "block"
 }
 
 // A rule that only counts refuses nothing, and keeps states as it would otherwise.
@@ -72,6 +109,7 @@ func (c *ruleTest) onlyCounts(keeps bool) {
 	open := g.gets(c.first, 3)
 	g.gets(c.first+1, 2)
 	c.holds(g, 5)
+	c.logs(c.first+1, false)
 	if !keeps {
 		return
 	}
@@ -79,4 +117,39 @@ func (c *ruleTest) onlyCounts(keeps bool) {
 	g.gets(c.first, 1)
 	c.holds(g, 5)
 	g.waitSummary(g.source(c.first), "1 FIN_WAIT_2:FIN_WAIT_2, 3 ESTABLISHED:ESTABLISHED")
+}
+
+const trialConfig = `
+[[rule]]
+name = "web"
+port = [80]
+state = %q
+max_src_conn = 2
+[[rule]]
+name = "trial"
+action = "block"
+quick = true
+enforce = false
+`
+
+// A block rule that only counts opens nothing: the rule that would have been without it
+// decides, and its limit holds.
+func TestBlockNotEnforced(t *testing.T) {
+	for i, policy := range []string{"synproxy", "keep"} {
+		g := guardWith(t, fmt.Sprintf(trialConfig, policy), places[i], Families[i], AcceptOptions{Echo: true})
+		g.gets(0, 2)
+		g.isRefused(0, "one more than 2")
+		out, err := g.fw.Command(g.ctx, "refusals", "--json", "--source", g.source(0).String())
+		var list control.Refusals
+		if err = errors.Join(err, json.Unmarshal([]byte(out), &list)); err != nil {
+			t.Fatalf("refusals: %v %s", err, out)
+		}
+		var got []string
+		for _, r := range list.Refusals {
+			got = append(got, fmt.Sprintf("%s %s %v", r.Rule, r.Reason, r.Enforced))
+		}
+		if want := "trial block false, trial block false, web max-src-conn true"; strings.Join(got, ", ") != want {
+			t.Errorf("%s: listed: %s, want %s", policy, strings.Join(got, ", "), want)
+		}
+	}
 }

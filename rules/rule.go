@@ -80,6 +80,10 @@ func short(d time.Duration) string {
 // sent a FIN, or either side a RST.
 func (r *Rule) CountsServer() bool { return r.Count == CountServerEstablished }
 
+// OnlyCountsBlocks says whether the rule would block, and does not: another rule
+// decides about the connection.
+func (r *Rule) OnlyCountsBlocks() bool { return r.Action == Block && r.CountOnly }
+
 // Serves says whether a server is one that the rule is about, as far as
 // its prefixes tell.
 func (r *Rule) Serves(server netip.AddrPort) bool {

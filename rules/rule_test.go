@@ -247,6 +247,25 @@ func matches(t *testing.T, a Addresses, lookup func(string) Table, list, want st
 	}
 }
 
+// A block rule that only counts matches, and another one decides.
+func TestMatchEnforced(t *testing.T) {
+	list := []Rule{{Name: "pass"}, {Name: "trial", Action: Block, CountOnly: true}, {Name: "quick", Action: Block, CountOnly: true, Quick: true, Ports: []PortRange{port(80)}}}
+	for conn, matches := range map[string]string{
+		"198.51.100.7 > 192.0.2.10:80": "quick", "198.51.100.7 > 192.0.2.10:81": "trial",
+	} {
+		set := New(list, nil)
+		if got := nameOf(set.Match("eth0", connection(conn))); got != matches {
+			t.Errorf("%s: matches %s, want %s", conn, got, matches)
+		}
+		if got := nameOf(set.MatchEnforced("eth0", connection(conn))); got != "pass" {
+			t.Errorf("%s: %s decides, want pass", conn, got)
+		}
+		if got := nameOf(New(list[1:], nil).MatchEnforced("eth0", connection(conn))); got != none {
+			t.Errorf("%s: without a rule that does more than count: %s decides, want none", conn, got)
+		}
+	}
+}
+
 func TestSource(t *testing.T) {
 	grouped := Rule{SourcePrefixV4: 24, SourcePrefixV6: 64}
 	single := Rule{SourcePrefixV4: 32, SourcePrefixV6: 128}

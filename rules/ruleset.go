@@ -90,6 +90,17 @@ func (s *Ruleset) Rules() []Rule { return s.rules }
 // Match finds the rule for a connection that comes in by an interface, or nil if
 // none is.
 func (s *Ruleset) Match(in string, t packet.Tuple) *Rule {
+	return s.match(in, t, func(*Rule) bool { return true })
+}
+
+// MatchEnforced does so without the block rules that only count: what it finds is what
+// becomes of the connection.
+func (s *Ruleset) MatchEnforced(in string, t packet.Tuple) *Rule {
+	return s.match(in, t, func(r *Rule) bool { return !r.OnlyCountsBlocks() })
+}
+
+// match finds the rule among those that are asked.
+func (s *Ruleset) match(in string, t packet.Tuple, asked func(*Rule) bool) *Rule {
 	src, dst := newEnd(t.Src), newEnd(t.Dst)
 	on, named := s.on[in]
 	if !named {
@@ -98,7 +109,7 @@ func (s *Ruleset) Match(in string, t packet.Tuple) *Rule {
 	m := meet{s.to[dst.family].at(dst.point), s.from[src.family].at(src.point), s.ports.at(portPoint(t.DstPort)), on, s.quick}
 	holds := func(i int) bool {
 		a := &s.asks[i]
-		return a.to.holds(&dst, s.tables) && a.from.holds(&src, s.tables)
+		return asked(&s.rules[i]) && a.to.holds(&dst, s.tables) && a.from.holds(&src, s.tables)
 	}
 	i := s.first(m, false, holds)
 	if i < 0 {

@@ -93,6 +93,9 @@ func (v *visit) bind(x *entry) admission {
 	case v.source != nil && v.source.Key == key:
 		v.state.Bind(v.source)
 		v.source = nil
+		if v.refused != nil { // and is held all the same, for the rule only counts
+			v.note(x, v.refusedSource(x))
+		}
 		return admitted
 	case v.refused == nil || v.wanted != key:
 		v.wants, v.wanted, v.wantedBy = true, key, x
@@ -160,7 +163,7 @@ func (v *visit) note(x *entry, over Refusal) {
 		counters = &x.refused
 	}
 	counters[over.Reason].Add(1)
-	if v.d.Refusal.Reason == packet.ReasonMatch { // one that only counts may pass several limits
+	if over.Enforced || v.d.Refusal.Reason == packet.ReasonMatch { // rules that only count may pass several limits
 		v.d.Refusal = over
 	}
 }

@@ -36,7 +36,7 @@ type Adoption struct {
 // keeps it.
 func (e *Engine) Adopt(now time.Duration, a *Adoption) bool {
 	s := e.rules.Load()
-	r := s.match.Match(a.InName, a.Tuple)
+	r := s.match.MatchEnforced(a.InName, a.Tuple)
 	if r == nil || r.Action == rules.Block {
 		return false
 	}

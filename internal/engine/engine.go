@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -115,6 +116,7 @@ type visit struct {
 	state *conntrack.State // nil: none
 	dir   conntrack.Dir
 	rule  *entry           // what the packet's tuple matches; set if there is no state, or for a SYN
+	trial *entry           // a block rule that only counts, and would have refused the packet
 	over  conntrack.Excess // of a SYN's source
 
 	source   *conntrack.Source // held for the state to bind
@@ -148,12 +150,19 @@ func (v *visit) holdSource() {
 	v.wants = false
 	v.table.Drop(v.source, v.now) // the state it was for is another by now
 	x := v.wantedBy
-	v.source, v.refused = v.sources.Acquire(v.wanted, v.nodesOf(x), &x.limits, v.now, x.CountOnly)
+	v.source, v.refused = v.sources.Acquire(v.wanted, v.nodesOf(x), &x.limits, v.now, false)
+	if x.CountOnly && errors.Is(v.refused, conntrack.ErrNodes) {
+		source, err := v.sources.Acquire(v.wanted, v.nodesOf(x), &x.limits, v.now, true)
+		v.source = source
+		if err != nil {
+			v.refused = err
+		}
+	}
 }
 
 // matchSYN finds out, before any lock of the table, what a SYN will need.
 func (v *visit) matchSYN() {
-	v.rule = v.rules.Load().find(v.p)
+	v.rule, v.trial = v.rules.Load().find(v.p)
 	if x := v.rule; x != nil && x.limits.Any() {
 		v.over = v.sources.Excess(x.sourceKey(v.p.Src), v.nodesOf(x), &x.limits, v.now)
 	}

@@ -16,8 +16,11 @@ import (
 // The server's side is not judged here: what a client can gain by it takes a
 // packet of the client's to gain, and that one is.
 func (v *visit) open() {
-	if v.rule == nil {
-		v.rule = v.rules.Load().find(v.p)
+	if v.rule == nil && v.trial == nil {
+		v.rule, v.trial = v.rules.Load().find(v.p)
+	}
+	if v.trial != nil && v.p.IsSYN() {
+		v.note(v.trial, Refusal{Reason: packet.ReasonBlock})
 	}
 	switch {
 	case v.rule == nil:
@@ -54,7 +57,7 @@ func (v *visit) openSYN() {
 	over, exceeds := v.excess()
 	switch {
 	case v.rule.Action == rules.Block:
-		v.block()
+		v.refuse(Refusal{Reason: packet.ReasonBlock})
 	case exceeds:
 		v.refuse(over)
 	case v.proxies(v.rule) && !v.draining.Load(), v.p.OpensFast():
@@ -66,16 +69,6 @@ func (v *visit) openSYN() {
 			v.d.pass(packet.MarkOpening)
 		}
 	}
-}
-
-func (v *visit) block() {
-	over := Refusal{Reason: packet.ReasonBlock}
-	if v.rule.CountOnly {
-		v.note(v.rule, over)
-		v.d.pass(packet.MarkSeen)
-		return
-	}
-	v.refuse(over)
 }
 
 // openProxy answers the SYN in the server's name. Of a server that nothing is
@@ -180,7 +173,7 @@ func (v *visit) cookieRule() *entry {
 	case set.before == nil || v.now >= set.since+cookieLife:
 		return nil
 	}
-	x := set.before.lookup(v.p)
+	x := set.before.enforced(v.p)
 	if x == nil || !set.before.cookiesLive(x) {
 		return nil
 	}

@@ -164,17 +164,26 @@ func limitsOf(r *rules.Rule, track time.Duration) conntrack.Limits {
 	}
 }
 
-// find is the rule for a connection, or nil. It counts that it was asked.
-func (s *ruleset) find(p *packet.Packet) *entry {
-	x := s.lookup(p)
+// find is the rule for a connection, or nil, and a block rule that only counts in its
+// place, or nil. It counts that they were asked.
+func (s *ruleset) find(p *packet.Packet) (x, trial *entry) {
+	x = s.entryOf(s.match.Match(p.InName, p.Tuple))
+	if x != nil && x.OnlyCountsBlocks() {
+		x.evaluations.Add(1)
+		x, trial = s.enforced(p), x
+	}
 	if x != nil {
 		x.evaluations.Add(1)
 	}
-	return x
+	return x, trial
 }
 
-func (s *ruleset) lookup(p *packet.Packet) *entry {
-	r := s.match.Match(p.InName, p.Tuple)
+// enforced is the rule for a connection, or nil.
+func (s *ruleset) enforced(p *packet.Packet) *entry {
+	return s.entryOf(s.match.MatchEnforced(p.InName, p.Tuple))
+}
+
+func (s *ruleset) entryOf(r *rules.Rule) *entry {
 	if r == nil {
 		return nil
 	}

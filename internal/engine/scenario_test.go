@@ -39,6 +39,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	c S seq=100 win=64240 mss=1460        a packet from the client, port 40000
 //	s SA seq=500 ack=101                  one from the server
 //	c:40001 S seq=100                     another port of the client's
+//	c2 S seq=100                          another client, and s2 what it is answered
 //	forged R seq=501                      in the server's name, from where clients are
 //	timestamps off                        the kernel cannot translate them, from now on
 //	tick                                  what is due without a packet
@@ -340,7 +341,12 @@ func (s *scenario) parse(words []string) (*packet.Packet, error) {
 		return nil, err
 	}
 	p := &packet.Packet{Conn: packet.ConnEstablished, InName: "eth0", InDev: 2}
-	p.Tuple = packet.TupleFrom(netip.AddrPortFrom(scenarioClient, uint16(n)), scenarioServer)
+	client := scenarioClient
+	from, isOther := strings.CutSuffix(from, "2")
+	if isOther {
+		client = client.Next()
+	}
+	p.Tuple = packet.TupleFrom(netip.AddrPortFrom(client, uint16(n)), scenarioServer)
 	switch from {
 	case "s":
 		p.Tuple, p.InName, p.InDev = p.Tuple.Reverse(), "eth1", 3
