@@ -75,11 +75,11 @@ func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Sourc
 		s.Bind(src)
 	}
 	x.enter(x.Max, true)
-	limits := x.limits
-	if a.Age >= limits.Rate.Window {
-		limits.Rate.Count = 0 // no rate looks back as far
+	if a.Age < max(x.limits.Rate.Window, x.limits.Track) {
+		s.Admit(&x.limits, now, true) // later than it was: a rate is held the longer
+	} else {
+		s.Resume(true, true)
 	}
-	s.Admit(&limits, now, true)
 	if s.Dst.State > conntrack.Established && x.CountsServer() {
 		s.Release()
 	}

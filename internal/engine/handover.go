@@ -212,6 +212,7 @@ func Resume(now time.Duration, s *Snapshot, r Seeds, table func(name string) rul
 		x.gone = true
 		set.put(x)
 	}
+	set.share()
 	if s.Before != nil {
 		set.before = s.Before.ruleset(accounts, table)
 	}
