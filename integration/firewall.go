@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -156,6 +157,21 @@ func (f *Firewall) Info(ctx context.Context) (control.Info, error) {
 	var i control.Info
 	err := control.Call(ctx, f.socket, "info", nil, func(raw json.RawMessage) error { return json.Unmarshal(raw, &i) })
 	return i, err
+}
+
+// Refusals asks the daemon for the last refusals of a source.
+func (f *Firewall) Refusals(ctx context.Context, source netip.Addr) ([]control.Refusal, error) {
+	var list []control.Refusal
+	args := control.RefusalsArgs{Source: netip.PrefixFrom(source, source.BitLen())}
+	err := control.Call(ctx, f.socket, "refusals", args, func(raw json.RawMessage) error {
+		var r control.Refusals
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return err
+		}
+		list = append(list, r.Refusals...)
+		return nil
+	})
+	return list, err
 }
 
 // Command runs a client command of the program, such as "states -v", against

@@ -3,7 +3,6 @@ package integration
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -26,7 +25,7 @@ func testKillFilters(c *ruleTest) {
 	a, b := k.one.source(c.first), k.one.source(c.first+1)
 	network := map[Family]int{IPv4: 31, IPv6: 63}[k.one.family]
 	of := netip.PrefixFrom(k.one.source(c.first+3), network).Masked().String()
-	rule := fmt.Sprintf("%s-%v-%d", k.one.at.name, k.one.family, k.one.srv.Addr().Port())
+	rule := k.one.ruleName()
 	for _, choice := range []struct {
 		words []string
 		ends  string // of the connections that open makes
@@ -90,9 +89,7 @@ func (k *killTest) expectEnded(open map[byte]*net.TCPConn, ends string) {
 			echo(k.T, conn)
 		}
 	}
-	for _, from := range k.sources() {
-		k.one.kills(k.one.source(from).String())
-	}
+	k.one.kills("--rule", k.one.ruleName(), "--rule", k.other.ruleName())
 	k.holds(k.one, 0)
 	k.holds(k.other, 0)
 }

@@ -1,18 +1,15 @@
 package integration
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"nfqfw/internal/control"
 )
 
 // silence is how long nothing may be heard of a connection that is dropped.
-const silence = 250 * time.Millisecond
+const silence = 2 * pause
 
 // blocks is what a block rule says.
 const blocks = `action = "block"`
@@ -68,15 +65,11 @@ func (c *ruleTest) refuses(silently, afterOne, other bool) {
 func (c *ruleTest) logs(from int, enforced bool) {
 	c.Helper()
 	g := c.on[0]
-	out, err := g.fw.Command(g.ctx, "refusals", "--json", "--source", g.source(from).String())
-	var list control.Refusals
-	if err = errors.Join(err, json.Unmarshal([]byte(out), &list)); err != nil {
-		c.Fatalf("refusals: %v %s", err, out)
-	}
-	if len(list.Refusals) == 0 {
+	list := must[[]control.Refusal](c.T, "refusals")(g.fw.Refusals(g.ctx, g.source(from)))
+	if len(list) == 0 {
 		c.Errorf("no refusal of %v is listed", g.source(from))
 	}
-	for _, r := range list.Refusals {
+	for _, r := range list {
 		if r.Enforced != enforced || r.Dest.Port != g.srv.Addr().Port() || r.Reason != c.reason() {
 			c.Errorf("listed: %+v, want %s, enforced %v", r, c.reason(), enforced)
 		}
@@ -139,13 +132,8 @@ func TestBlockNotEnforced(t *testing.T) {
 		g := guardWith(t, fmt.Sprintf(trialConfig, policy), places[i], Families[i], AcceptOptions{Echo: true})
 		g.gets(0, 2)
 		g.isRefused(0, "one more than 2")
-		out, err := g.fw.Command(g.ctx, "refusals", "--json", "--source", g.source(0).String())
-		var list control.Refusals
-		if err = errors.Join(err, json.Unmarshal([]byte(out), &list)); err != nil {
-			t.Fatalf("refusals: %v %s", err, out)
-		}
 		var got []string
-		for _, r := range list.Refusals {
+		for _, r := range must[[]control.Refusal](t, "refusals")(g.fw.Refusals(g.ctx, g.source(0))) {
 			got = append(got, fmt.Sprintf("%s %s %v", r.Rule, r.Reason, r.Enforced))
 		}
 		if want := "trial block false, trial block false, web max-src-conn true"; strings.Join(got, ", ") != want {

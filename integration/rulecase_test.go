@@ -63,7 +63,7 @@ func caseConfig(policy string, cases []ruleCase) string {
 			port := uint16(firstRulePort)
 			for _, k := range cases {
 				for _, keys := range k.rules {
-					fmt.Fprintf(&b, "[[rule]]\nname = \"%s-%v-%d\"\non = [\"eth0\"]\nto = [\"%v\"]\nport = [%d]\n", at.name, f, port, at.addr(f), port)
+					fmt.Fprintf(&b, "[[rule]]\nname = %q\non = [\"eth0\"]\nto = [\"%v\"]\nport = [%d]\n", caseRule(at, f, port), at.addr(f), port)
 					if !strings.Contains(keys, "block") {
 						fmt.Fprintf(&b, "state = %q\n", state)
 					}
@@ -75,6 +75,14 @@ func caseConfig(policy string, cases []ruleCase) string {
 	}
 	return b.String()
 }
+
+// caseRule is the name of the rule before a port.
+func caseRule(at place, f Family, port uint16) string {
+	return fmt.Sprintf("%s-%v-%d", at.name, f, port)
+}
+
+// ruleName is that of the rule before the server.
+func (g *guarded) ruleName() string { return caseRule(g.at, g.family, g.srv.Addr().Port()) }
 
 // caseTime is how long a case may take: it does so only if it fails.
 const caseTime = 10 * time.Second
