@@ -65,10 +65,12 @@ func (st *stage) strike(ctx context.Context) error {
 }
 
 // noChains returns an error if nfqfw, which has ended, left chains on the
-// gateway, but for the one that keeps open connections going.
+// gateway, but for those that keep open connections going.
 func (st *stage) noChains(ctx context.Context) error {
 	list, err := gatewayChains(ctx, st.Gateway)
-	list = slices.DeleteFunc(list, func(chain string) bool { return chain == "chain "+hooks.Translation })
+	list = slices.DeleteFunc(list, func(chain string) bool {
+		return chain == "chain "+hooks.Translation || chain == "chain "+hooks.Closing
+	})
 	if err == nil && len(list) > 0 {
 		err = fmt.Errorf("nfqfw has ended, but left chains on the gateway: %s", strings.Join(list, ", "))
 	}
