@@ -88,6 +88,10 @@ func (s *State) peers(d Dir) (from, to *Peer) {
 // ShakingHands says whether the SYN proxy is at work for this connection.
 func (s *State) ShakingHands() bool { return s.Src.State.proxied() }
 
+// Leaving says whether the connection was killed, or its time is over, and its sides
+// are being told.
+func (s *State) Leaving() bool { return s.Killed || s.Handshake.Ending }
+
 // Opening says whether a side has not reached ESTABLISHED yet.
 func (s *State) Opening() bool {
 	return s.ShakingHands() || min(s.Src.State, s.Dst.State) < Established

@@ -245,7 +245,7 @@ func TestCannotRun(t *testing.T) {
 	noTools := func(c *Command) { c.Env = []string{"PATH=" + dir} }
 
 	failsToRun(t, fw, "nfqfw: control: "+fw.socket+": a daemon is running there; stop it first, or choose another socket with --control", nil, "--control", fw.socket)
-	failsToRun(t, fw, `nfqfw: nfq: open queue 7400: taken by another process \(netlink port \d+\); is nfqfw running already\?`, nil, "--control", other)
+	failsToRun(t, fw, `nfqfw: nfq: open queue 7400: taken by another process \(netlink port \d+\); is nfqfw running already\? --takeover goes on in its place`, nil, "--control", other)
 	failsToRun(t, fw, "nfqfw: daemon: not permitted to filter packets; run as root, or with CAP_NET_ADMIN and CAP_NET_RAW", nobody, "--control", other)
 	failsToRun(t, fw, "nfqfw: hooks: iptables-save: not found in PATH; install the iptables package", noTools, "--control", other)
 	failsToRun(t, fw, "nfqfw: control: /proc/nfqfw/control.sock: no such file or directory", nil, "--control", "/proc/nfqfw/control.sock")

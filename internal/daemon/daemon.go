@@ -360,28 +360,30 @@ type loops struct {
 }
 
 // openLoops opens all that the loops need. After an error nothing is open.
-func (d *daemon) openLoops() (l *loops, err error) {
-	l = &loops{mirror: d.mirror.Run}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.close())
-		}
-	}()
+func (d *daemon) openLoops() (*loops, error) {
+	l := &loops{mirror: d.mirror.Run}
+	if err := l.open(d); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	return l, nil
+}
+
+func (l *loops) open(d *daemon) (err error) {
 	if l.ticker, err = d.newTicker(); err != nil {
-		return nil, err
+		return err
 	}
 	if d.killer, err = d.newKiller(); err != nil {
-		return nil, err
+		return err
 	}
 	l.killer = d.killer
 	for i := range queues(d.config.Load()) {
 		w, err := d.newWorker(i)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		l.workers = append(l.workers, w)
 	}
-	return l, nil
+	return nil
 }
 
 func (l *loops) run(ctx context.Context, group *errgroup.Group) {

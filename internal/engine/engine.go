@@ -33,6 +33,7 @@ type Engine struct {
 	counters Counters
 	total    pressure
 	killed   atomic.Int64 // states in the table that were killed
+	leaving  atomic.Int64 // states in the table that were killed, or whose time is over
 
 	// Tick's own, which only one goroutine calls:
 	turn     int
@@ -214,15 +215,23 @@ func (v *visit) count() {
 func (v *visit) stateRule() *entry { return v.ruleOf(v.state) }
 
 // lifetime is how long the state lives after it was refreshed, with as many states as
-// there are now.
+// there are now. Those do not count that have to go: else more than the excess would.
 func (e *Engine) lifetime(s *conntrack.State) time.Duration { return e.lifetimeBy(e.ruleOf(s), s) }
 
 func (e *Engine) lifetimeBy(x *entry, s *conntrack.State) time.Duration {
-	states := e.table.Len()
+	states := e.table.Len() - int(e.leaving.Load())
 	if x.lifetimes.OwnScaling {
-		states = int(x.states.Load())
+		states = int(x.states.Load() - x.leaving.Load())
 	}
 	return x.lifetimes.Scale(x.lifetimes.Timeouts[s.Timeout], states)
+}
+
+// countLeaving counts the state among those that have to go, if it is one.
+func (e *Engine) countLeaving(s *conntrack.State, n int64) {
+	if s.Leaving() {
+		e.leaving.Add(n)
+		e.ruleOf(s).leaving.Add(n)
+	}
 }
 
 // pastDue says whether the state's time is over. One that was killed goes when both
@@ -291,6 +300,7 @@ func (e *Engine) forget(sh *conntrack.Shard, s *conntrack.State) *conntrack.Sour
 	if s.Killed {
 		e.killed.Add(-1)
 	}
+	e.countLeaving(s, -1)
 	e.ruleOf(s).states.Add(-1)
 	return sh.Remove(s)
 }

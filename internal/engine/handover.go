@@ -302,6 +302,7 @@ func (e *Engine) place(sh *conntrack.Shard, s *conntrack.State, x *entry, src *c
 	if s.Killed {
 		e.killed.Add(1)
 	}
+	e.countLeaving(s, 1)
 	if s.Handshake.Due != 0 && (s.ShakingHands() || s.Killed || s.Handshake.Asking) {
 		sh.Wait(s)
 	}

@@ -98,6 +98,10 @@ func resetOpening(s *conntrack.State, d *Decision) {
 // returns the source that the state held.
 func (e *Engine) kill(sh *conntrack.Shard, s *conntrack.State, now time.Duration, d *Decision) *conntrack.Source {
 	e.leave(s)
+	if !s.Leaving() {
+		s.Killed = true
+		e.countLeaving(s, 1)
+	}
 	s.Killed, s.Offloaded, s.Made = true, false, false
 	e.killed.Add(1)
 	s.Src.State, s.Dst.State = conntrack.TimeWait, conntrack.TimeWait

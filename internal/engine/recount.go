@@ -8,7 +8,7 @@ import (
 )
 
 // recounted is what the states of a rule come to, or of all.
-type recounted struct{ states, admitted, halfOpen, killed int }
+type recounted struct{ states, admitted, halfOpen, killed, leaving int }
 
 func (r *recounted) add(s *conntrack.State) {
 	one := func(is bool) (n int) {
@@ -21,6 +21,7 @@ func (r *recounted) add(s *conntrack.State) {
 	r.admitted += one(s.Admitted())
 	r.halfOpen += one(s.HalfOpen())
 	r.killed += one(s.Killed)
+	r.leaving += one(s.Leaving())
 }
 
 // Recount holds all that the engine counts of states, sources and rules against a slow
@@ -52,6 +53,9 @@ func (e *Engine) recountRules(set *ruleset) error {
 	if n := e.killed.Load(); int(n) != all.killed {
 		errs = append(errs, fmt.Errorf("%d killed states are counted, %d are there", n, all.killed))
 	}
+	if n := e.leaving.Load(); int(n) != all.leaving {
+		errs = append(errs, fmt.Errorf("%d states that have to go are counted, %d are there", n, all.leaving))
+	}
 	if n := e.total.states.Load(); int(n) != all.halfOpen {
 		errs = append(errs, fmt.Errorf("%d half-open states are counted, %d are there", n, all.halfOpen))
 	}
@@ -71,7 +75,7 @@ func (x *entry) recount(found recounted) error {
 		return nil
 	}
 	counted := recounted{
-		int(x.states.Load()), int(x.admitted.Load()), int(x.pressure.states.Load()), found.killed,
+		int(x.states.Load()), int(x.admitted.Load()), int(x.pressure.states.Load()), found.killed, int(x.leaving.Load()),
 	}
 	if counted != found {
 		return fmt.Errorf("rule %s: %+v are counted, its states are %+v", x.Name, counted, found)

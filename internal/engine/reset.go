@@ -66,13 +66,14 @@ func (e *Engine) probeNumber(s *conntrack.State, seq seqnum.Value) seqnum.Value 
 // it. The numbers are stale: what either side says from now on gives the right
 // ones, and the server is made to say something.
 func (e *Engine) end(sh *conntrack.Shard, s *conntrack.State, now time.Duration, d *Decision) {
-	setEnding(s, now)
+	e.setEnding(s, now)
 	e.askHeld(sh, s, s.Src.SeqLo, now, d)
 }
 
 // setEnding gives a connection that is to end its last lifetime.
-func setEnding(s *conntrack.State, now time.Duration) {
+func (e *Engine) setEnding(s *conntrack.State, now time.Duration) {
 	s.Handshake.Ending = true
+	e.countLeaving(s, 1)
 	s.Timeout, s.Refreshed = conntrack.TCPClosed, now
 }
 
@@ -113,7 +114,7 @@ func (e *Engine) askAgain(s *conntrack.State, now time.Duration) bool {
 		return false
 	}
 	if h.Tries == maxQuestions && !h.Ending {
-		setEnding(s, now)
+		e.setEnding(s, now)
 	}
 	h.Tries = min(h.Tries+1, maxQuestions)
 	h.Due = now + askInterval(h.Tries)
@@ -146,7 +147,20 @@ func (v *visit) obeyed() {
 	s.Offloaded = false
 	if s.Handshake.Ending {
 		v.d.emit(farewell(s)) // it is not the client that has ended it
+		v.dying(s)
 	}
+}
+
+// dying has a connection whose time is over listed no more, now that its server has let
+// go. The state stays for a while, to take what its client says yet.
+func (v *visit) dying(s *conntrack.State) {
+	v.leave(s)
+	v.removed[0] = s.Unbind()
+	s.Killed = true
+	v.killed.Add(1)
+	h := &s.Handshake
+	h.Asking, h.Tries, h.Due = false, uint8(len(killRetries)), v.now+killRetries[1]
+	v.shard.Wait(s)
 }
 
 // farewell resets the client. If the number is stale, the client's challenge

@@ -38,6 +38,7 @@ type account struct {
 	created     atomic.Uint64 // states
 	states      atomic.Int64  // in the table
 	admitted    atomic.Int64  // of these, those that were admitted
+	leaving     atomic.Int64  // of these, those that have to go
 	nodes       conntrack.Nodes
 	pressure    pressure
 	refused     [packet.ReasonCount]atomic.Uint64
