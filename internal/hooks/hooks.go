@@ -69,10 +69,13 @@ type Hooks struct {
 	config     Config
 	log        *slog.Logger
 	timestamps bool // they are translated, by every version of IP
+	standing   map[Family]standing
 }
 
 // New makes hooks; it installs nothing.
-func New(c Config, log *slog.Logger) *Hooks { return &Hooks{config: c, log: log} }
+func New(c Config, log *slog.Logger) *Hooks {
+	return &Hooks{config: c, log: log, standing: make(map[Family]standing)}
+}
 
 // Check says whether the tools are there that Install and Remove run. It runs
 // none.
@@ -140,7 +143,11 @@ func (h *Hooks) install(ctx context.Context, families []Family, timestamps bool)
 		if err != nil {
 			return err
 		}
-		if err := restore(ctx, f, text(h.config, f, present, timestamps)); err != nil {
+		input := text(h.config, f, present, timestamps)
+		if err := restore(ctx, f, input); err != nil {
+			return err
+		}
+		if err := h.stand(ctx, f, input); err != nil {
 			return err
 		}
 	}

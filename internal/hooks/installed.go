@@ -12,6 +12,7 @@ type installed map[string]presence
 type presence struct {
 	chains []string // names of chains of ours
 	jumps  []string // rules that lead to one from a chain that is not ours, without the "-A "
+	rules  []string // rules in chains of ours, without it too
 }
 
 // parseSaved reads what iptables-save prints. Whatever does not concern us, it
@@ -29,7 +30,10 @@ func parseSaved(out string) installed {
 			name, _, _ := strings.Cut(declared, " ")
 			p.chains = append(p.chains, prefix+name)
 		}
-		if rule, ok := strings.CutPrefix(line, "-A "); ok && leadsToOurs(rule) {
+		switch rule, ok := strings.CutPrefix(line, "-A "); {
+		case ok && strings.HasPrefix(rule, prefix):
+			p.rules = append(p.rules, rule)
+		case ok && leadsToOurs(rule):
 			p.jumps = append(p.jumps, rule)
 		}
 		if len(p.chains)+len(p.jumps) > 0 {
@@ -44,7 +48,7 @@ func parseSaved(out string) installed {
 // a comment that ends in the same words ends in a quote.
 func leadsToOurs(rule string) bool {
 	words := strings.Fields(rule)
-	if len(words) < 3 || strings.HasPrefix(words[0], prefix) {
+	if len(words) < 3 {
 		return false
 	}
 	verb, target := words[len(words)-2], words[len(words)-1]

@@ -133,6 +133,7 @@ func TestParseSaved(t *testing.T) {
 			`PREROUTING -p tcp -m comment --comment "left over" -g NFQFW-PREROUTING`,
 			"OTHERS -s 192.0.2.0/24 -j NFQFW-OUTPUT",
 		},
+		rules: []string{"NFQFW-PREROUTING -j NFQFW-OUTPUT"},
 	}}
 	got := parseSaved(saved)
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(presence{})); diff != "" {
