@@ -235,10 +235,14 @@ func (d *daemon) end(ctx context.Context) error {
 	return err
 }
 
-// keep waits for the end, and reloads meanwhile when it is asked to.
+// keep waits for the end. Meanwhile it reloads when it is asked to, and puts back what
+// others take out of the kernel.
 func (d *daemon) keep(ctx, failed context.Context) {
-	clock := time.NewTicker(finishInterval)
+	clock, watch := time.NewTicker(finishInterval), time.NewTicker(watchInterval)
 	defer clock.Stop()
+	defer watch.Stop()
+	repairs := d.newRepairer(ctx)
+	defer repairs.close()
 	for {
 		select {
 		case <-ctx.Done():
@@ -254,6 +258,8 @@ func (d *daemon) keep(ctx, failed context.Context) {
 			}
 		case <-clock.C:
 			d.finish(ctx)
+		case <-watch.C:
+			repairs.look(ctx)
 		}
 	}
 }
