@@ -112,45 +112,48 @@ func (e *Engine) decide() *Decision {
 // state lives on from the last packet, or d says what its end takes.
 func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, present bool, d *Decision) {
 	*d = Decision{}
+	e.table.Drop(e.judgeIdle(now, t, idle, present, d), now)
+}
+
+// judgeIdle returns the source of a state that is over.
+func (e *Engine) judgeIdle(now time.Duration, t packet.Tuple, idle time.Duration, present bool, d *Decision) *conntrack.Source {
 	sh := e.table.Lock(t.Key())
+	defer sh.Unlock()
 	s, _ := sh.Find(t)
-	if s == nil || !e.pastDue(s, now) {
-		sh.Unlock()
-		return
-	}
-	if present && idle < e.lifetime(s) && !s.Handshake.Ending {
+	switch {
+	case s == nil || !e.pastDue(s, now):
+		return nil
+	case present && idle < e.lifetime(s) && !s.Handshake.Ending:
 		s.Refreshed = max(s.Refreshed, now-idle)
-		sh.Unlock()
-		return
-	}
-	if s.Admitted() && s.Dst.State == conntrack.Established && !s.Handshake.Ending {
+		return nil
+	case s.Admitted() && s.Dst.State == conntrack.Established && !s.Handshake.Ending:
 		e.end(sh, s, now, d)
-		sh.Unlock()
-		return
+		return nil
 	}
 	d.Offload = deleteEntry(s.Tuple)
 	if s.Handshake.Ending {
 		d.emit(farewell(s)) // the server has said nothing
 	}
-	src := e.forget(sh, s)
-	sh.Unlock()
-	e.table.Drop(src, now)
+	return e.forget(sh, s)
 }
 
 // Abort ends a connection that the kernel would not take an entry for: d says
 // how to tell both sides.
 func (e *Engine) Abort(now time.Duration, t packet.Tuple, d *Decision) {
 	*d = Decision{}
+	e.table.Drop(e.abort(t, d), now)
+}
+
+// abort returns the source of the state.
+func (e *Engine) abort(t packet.Tuple, d *Decision) *conntrack.Source {
 	sh := e.table.Lock(t.Key())
+	defer sh.Unlock()
 	s, _ := sh.Find(t)
 	if s == nil {
-		sh.Unlock()
-		return
+		return nil
 	}
 	d.drop(packet.ReasonMemory)
 	d.emit(resetServer(s))
 	d.emit(resetClient(s))
-	src := e.forget(sh, s)
-	sh.Unlock()
-	e.table.Drop(src, now)
+	return e.forget(sh, s)
 }
