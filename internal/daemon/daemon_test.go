@@ -84,7 +84,7 @@ func TestInfo(t *testing.T) {
 			t.Errorf("%s: %d, want %d", c.Name, c.Packets, want)
 		}
 	}
-	const losses = "[{queue-dropped 0} {queue-user-dropped 0} {verdict-errors 0} {segments-failed 0}]"
+	const losses = "[{queue-dropped 0} {queue-user-dropped 0} {verdict-errors 0} {segments-failed 0} {panics 0}]"
 	if fmt.Sprint(got.Losses) != losses {
 		t.Errorf("losses %v, want %s", got.Losses, losses)
 	}

@@ -82,7 +82,7 @@ func (d *daemon) limitCounters() []control.NamedCounter {
 // losses are the packets that the engine did not see, and those of its
 // decisions that were not carried out.
 func (d *daemon) losses() ([]control.NamedCounter, error) {
-	var full, userFull, verdicts, segments uint64
+	var full, userFull, verdicts, segments, panics uint64
 	for _, q := range d.queues {
 		stats, _, err := nfq.Stats(q.Number())
 		if err != nil {
@@ -90,7 +90,8 @@ func (d *daemon) losses() ([]control.NamedCounter, error) {
 		}
 		full += uint64(stats.QueueDropped)
 		userFull += uint64(stats.QueueUserDropped)
-		verdicts += q.Counters().VerdictErrors
+		c := q.Counters()
+		verdicts, panics = verdicts+c.VerdictErrors, panics+c.Panics
 	}
 	for _, s := range d.senders {
 		segments += s.Counters().Failed
@@ -98,5 +99,6 @@ func (d *daemon) losses() ([]control.NamedCounter, error) {
 	return []control.NamedCounter{
 		{Name: "queue-dropped", Packets: full}, {Name: "queue-user-dropped", Packets: userFull},
 		{Name: "verdict-errors", Packets: verdicts}, {Name: "segments-failed", Packets: segments},
+		{Name: "panics", Packets: panics},
 	}, nil
 }

@@ -7,8 +7,9 @@
 // recvmmsg, judged, and answered with many verdict messages in one send, on the
 // same socket: the kernel takes verdicts from no other.
 //
-// Invariants: each packet read gets exactly one verdict, even if the handler
-// panics. Segments that the handler sends leave before the verdicts of their
+// Invariants: each packet read gets exactly one verdict. One at which the handler
+// panics is dropped, and told of with its header; a queue that panics all the time
+// ends. Segments that the handler sends leave before the verdicts of their
 // batch. A packet's mark changes in the bits of packet.MarkMask alone.
 //
 // Refused: a queue that never fails open (a full queue drops, as over-limit

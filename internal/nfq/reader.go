@@ -32,6 +32,9 @@ type reader struct {
 	answers []byte         // the verdict messages of a batch
 	panics  rate.Sometimes // log lines about panics
 	errors  rate.Sometimes // and about verdicts
+
+	panicking time.Time // when the minute began in which panics are counted
+	panicked  int
 }
 
 func newReader(ctx context.Context, q *Queue, h Handler) *reader {
@@ -95,6 +98,9 @@ func (r *reader) drain(fd uintptr) bool {
 		switch err {
 		case 0:
 			r.answer(int(fd), n)
+			if r.err != nil {
+				return true
+			}
 		case unix.EAGAIN:
 			return false
 		case unix.EINTR:
@@ -176,20 +182,28 @@ func (r *reader) onNetlinkError(body []byte) {
 	})
 }
 
-// judge has the handler answer the batch. If it panics, the rest of the batch
-// is dropped: no packet may wait in the kernel for ever.
+// judge has the handler answer the batch.
 func (r *reader) judge() {
-	i := 0
+	for i := 0; i < len(r.batch); {
+		i = r.judgeFrom(i)
+	}
+}
+
+// judgeFrom has the handler answer the packets from number i on, and returns where to
+// go on. One at which it panics is dropped: no packet may wait in the kernel for ever.
+func (r *reader) judgeFrom(i int) (next int) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			m := &r.batch[i]
 			m.verdict = packet.Drop
 			r.onPanic(cause, m.Payload)
+			next = i + 1
 		}
 	}()
 	for ; i < len(r.batch); i++ {
 		r.handler.Handle(&r.batch[i])
 	}
+	return i
 }
 
 func (r *reader) flush() {
@@ -201,9 +215,20 @@ func (r *reader) flush() {
 	r.handler.Flush()
 }
 
+// maxPanics is how many panics a queue survives in a minute. What has panicked so often
+// is better begun anew.
+const maxPanics = 100
+
+// onPanic tells of a panic. The header is that of the packet at which it was, if any.
 func (r *reader) onPanic(cause any, header []byte) {
 	r.queue.panics.Add(1)
-	const headers = 120 // no payload in the log: IPv6, TCP and all options end here
+	if now := time.Now(); now.Sub(r.panicking) > time.Minute {
+		r.panicking, r.panicked = now, 0
+	}
+	if r.panicked++; r.panicked > maxPanics && r.err == nil {
+		r.err = fmt.Errorf("more than %d panics in a minute, the last: %v", maxPanics, cause)
+	}
+	const headers = 128 // octets: IPv6, some extension headers, TCP and all options
 	r.panics.Do(func() {
 		r.queue.config.Logger.Error("panic while judging", "queue", r.queue.config.Number, "cause", cause,
 			"header", hex.EncodeToString(header[:min(len(header), headers)]), "stack", string(debug.Stack()))
