@@ -8,7 +8,6 @@ import (
 
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
-	"nfqfw/internal/nfq"
 	"nfqfw/internal/packet"
 	"nfqfw/synproxy"
 )
@@ -82,14 +81,12 @@ func (d *daemon) limitCounters() []control.NamedCounter {
 // losses are the packets that the engine did not see, and those of its
 // decisions that were not carried out.
 func (d *daemon) losses() ([]control.NamedCounter, error) {
-	var full, userFull, verdicts, segments, panics uint64
+	lost, err := d.overflow()
+	if err != nil {
+		return nil, err
+	}
+	var verdicts, segments, panics uint64
 	for _, q := range d.queues {
-		stats, _, err := nfq.Stats(q.Number())
-		if err != nil {
-			return nil, err
-		}
-		full += uint64(stats.QueueDropped)
-		userFull += uint64(stats.QueueUserDropped)
 		c := q.Counters()
 		verdicts, panics = verdicts+c.VerdictErrors, panics+c.Panics
 	}
@@ -97,7 +94,7 @@ func (d *daemon) losses() ([]control.NamedCounter, error) {
 		segments += s.Counters().Failed
 	}
 	return []control.NamedCounter{
-		{Name: "queue-dropped", Packets: full}, {Name: "queue-user-dropped", Packets: userFull},
+		{Name: "queue-dropped", Packets: lost.queue}, {Name: "queue-user-dropped", Packets: lost.socket},
 		{Name: "verdict-errors", Packets: verdicts}, {Name: "segments-failed", Packets: segments},
 		{Name: "panics", Packets: panics},
 	}, nil

@@ -21,6 +21,7 @@ type repairer struct {
 	*daemon
 	generation *hooks.Generation // nil: the kernel has none
 	counted    bool              // it tells of all changes of the hooks
+	losses     *lossTeller
 
 	suspected bool          // something has changed that was not looked at
 	compared  time.Duration // when the hooks were looked at
@@ -31,7 +32,7 @@ type repairer struct {
 
 // newRepairer is for hooks that are in.
 func (d *daemon) newRepairer(ctx context.Context) *repairer {
-	r := &repairer{daemon: d, rest: compareRest, suspected: true}
+	r := &repairer{daemon: d, losses: newLossTeller(d.log), rest: compareRest, suspected: true}
 	g, err := hooks.OpenGeneration()
 	if err != nil {
 		d.log.Debug("changes of the hooks are looked for in their text only", "err", err)
@@ -59,6 +60,14 @@ func (r *repairer) look(ctx context.Context) {
 		r.audited = now
 		r.repairSets(ctx)
 		r.repairSettings()
+		r.tellLosses()
+	}
+}
+
+// tellLosses tells of packets that nobody has judged.
+func (r *repairer) tellLosses() {
+	if o, err := r.overflow(); err == nil {
+		r.losses.tell(o)
 	}
 }
 
