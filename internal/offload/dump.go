@@ -47,7 +47,7 @@ func (s *socket) dump(request []byte, f func(body []byte)) error {
 	b := make([]byte, dumpSize)
 	for {
 		n, err := unix.Read(s.fd, b)
-		if err == unix.EINTR {
+		if err == unix.EINTR || err == unix.ENOBUFS { // some answer was lost, and not necessarily this one
 			continue
 		}
 		if err != nil {

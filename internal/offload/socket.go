@@ -61,7 +61,7 @@ func (s *socket) exchange(request []byte) ([]byte, error) {
 	}
 	for {
 		n, err := unix.Read(s.fd, s.in)
-		if err == unix.EINTR {
+		if err == unix.EINTR || err == unix.ENOBUFS { // some answer was lost, and not necessarily this one
 			continue
 		}
 		if err != nil {
