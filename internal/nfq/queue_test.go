@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -393,5 +394,68 @@ func TestAllocations(t *testing.T) {
 	}
 	if c := q.Counters(); c.Packets != n+1 {
 		t.Errorf("counters %+v", c)
+	}
+}
+
+// A socket without room loses packets, which are counted, and the queue goes on: a
+// packet that was not lost is answered, and so are all later ones.
+func TestTinyReadBuffer(t *testing.T) {
+	netnstest.New(t)
+	client, server := udpPair(t)
+	netnstest.Run(t, queueUDP)
+	c := Default()
+	c.ReadBuffer = 1 // the kernel makes it the least there is
+	var slow atomic.Bool
+	slow.Store(true)
+	q := start(t, c, judge{handle: func(m *Message) {
+		if slow.Load() {
+			time.Sleep(100 * time.Microsecond)
+		}
+		pass(m)
+	}})
+	const n = 2000
+	for i := range n {
+		_, _ = client.Write(binary.BigEndian.AppendUint32(nil, uint32(i)))
+	}
+	waitJudged(t, q, n)
+	s, _, err := Stats(7)
+	if err != nil || s.QueueUserDropped == 0 || s.Waiting != 0 {
+		t.Errorf("stats %+v, %v: want some dropped for want of room, and none waiting", s, err)
+	}
+	if judged := q.Counters().Packets; judged+uint64(s.QueueUserDropped+s.QueueDropped) != n {
+		t.Errorf("%d judged and %d dropped of %d", judged, s.QueueUserDropped+s.QueueDropped, n)
+	}
+	drainNumbers(server)
+	slow.Store(false)
+	for i := range 100 {
+		if got := sendNumbers(t, client, server, 1); len(got) != 1 {
+			t.Fatalf("packet %d after it did not arrive", i)
+		}
+	}
+}
+
+// waitJudged waits until of n packets that were sent none is left.
+func waitJudged(t *testing.T, q *Queue, n uint64) {
+	t.Helper()
+	for range 1000 {
+		s, _, err := Stats(q.config.Number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q.Counters().Packets+uint64(s.QueueUserDropped+s.QueueDropped) >= n {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("packets wait for ever: %+v", q.Counters())
+}
+
+// drainNumbers reads what has arrived.
+func drainNumbers(server *net.UDPConn) {
+	_ = server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	for b := make([]byte, 4); ; {
+		if _, err := server.Read(b); err != nil {
+			return
+		}
 	}
 }
