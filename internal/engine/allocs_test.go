@@ -37,7 +37,7 @@ func (f *flow) send(t packet.Tuple, s packet.Segment, conn packet.Conn) packet.S
 	if r := f.decoder.Decode(f.buffer, len(f.buffer), &f.p); r != packet.ReasonMatch {
 		panic(r)
 	}
-	f.p.Conn, f.p.Kernel = conn, packet.KernelPresent
+	f.p.Conn, f.p.Kernel = conn, packet.KernelReset
 	f.engine.Handle(f.now, &f.p, &f.d)
 	return f.d.segments[0]
 }

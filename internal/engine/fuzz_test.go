@@ -232,7 +232,7 @@ func (z *fuzzed) handle(p *packet.Packet) {
 	if d.Offload.Op == packet.OffloadQuery {
 		p.Kernel = packet.KernelAbsent
 		if p.Window&0x80 != 0 {
-			p.Kernel = packet.KernelPresent
+			p.Kernel = packet.KernelPresent + packet.Kernel(p.Window&3)
 		}
 		z.engine.Handle(z.now, p, &d)
 	}

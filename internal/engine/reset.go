@@ -36,6 +36,15 @@ func (v *visit) askServer() {
 
 // askHeld sends the server a RST with the number seq, and the first question.
 func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Value, now time.Duration, d *Decision) {
+	e.question(sh, s, seq, now)
+	d.Offload = e.create(s)
+	d.emit(synproxy.Reset(s.Tuple, seq))
+	d.emit(probe(s))
+}
+
+// question has the server asked until it says something. Whoever calls it sends the
+// first question.
+func (e *Engine) question(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Value, now time.Duration) {
 	h := &s.Handshake
 	if h.Probe == 0 {
 		h.Probe = e.probeNumber(s, seq)
@@ -48,9 +57,6 @@ func (e *Engine) askHeld(sh *conntrack.Shard, s *conntrack.State, seq seqnum.Val
 		h.Asking, h.Due = true, due
 		sh.Wait(s)
 	}
-	d.Offload = e.create(s)
-	d.emit(synproxy.Reset(s.Tuple, seq))
-	d.emit(probe(s))
 }
 
 // oldest is how far back a number is that is out of any window.

@@ -48,7 +48,8 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	kill silent                           all connections, in silence or not
 //	rotate                                a new key for the cookies
 //	idle 60                               the answer to a query of tick's for port 40000: seconds
-//	kernel present                        what the next query finds: present, absent
+//	kernel present                        what the next query finds: present, absent, closing, closed, and at
+//	                                      first, which is to obey all that closes, reset
 //
 // A number may be written relative to the last cookie: ack=P+1. N is the number
 // that the last question to a server acknowledges.
@@ -106,7 +107,7 @@ func runScenario(t *testing.T, file string, handOver bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scenario{t: t, kernel: packet.KernelPresent}
+	s := &scenario{t: t, kernel: packet.KernelReset}
 	in := bufio.NewScanner(strings.NewReader(string(want)))
 	for in.Scan() {
 		line := in.Text()
@@ -184,11 +185,11 @@ func (s *scenario) do(line string) {
 		s.must(line, err)
 		var d Decision
 		t := packet.TupleFrom(netip.AddrPortFrom(scenarioClient, 40000), scenarioServer)
-		s.engine.Idle(s.now, t, time.Duration(seconds)*time.Second, s.kernel == packet.KernelPresent, &d)
+		s.engine.Idle(s.now, t, time.Duration(seconds)*time.Second, s.kernel.Present(), &d)
 		s.print(&d)
 	case "kernel":
 		s.kernel = map[string]packet.Kernel{
-			"present": packet.KernelPresent, "absent": packet.KernelAbsent,
+			"present": packet.KernelPresent, "absent": packet.KernelAbsent, "closing": packet.KernelClosing, "closed": packet.KernelClosed, "reset": packet.KernelReset,
 		}[words[1]]
 	default:
 		s.packet(line, words)

@@ -30,6 +30,10 @@ func (v *visit) track() {
 		v.mismatch()
 	case v.wasReset() && !v.p.Flags.Has(packet.RST):
 		v.afterReset()
+	case v.closes() && v.p.Kernel == packet.KernelNotAsked:
+		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: v.state.Tuple}
+	case v.closes() && !v.kernelObeys():
+		v.guessed()
 	case v.state.Establishes(v.dir, v.p):
 		v.establish()
 	case v.p.Flags.Has(packet.RST):

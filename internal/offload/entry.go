@@ -82,7 +82,20 @@ func (t *Table) Query(tuple packet.Tuple) (packet.Kernel, Entry, error) {
 	e.parse(body)
 	original, ok := parseTuple(body)
 	e.Reverse = ok && original != tuple
-	return packet.KernelPresent, e, nil
+	return e.State.kernel(), e, nil
+}
+
+// kernel is what a state of TCP shows of FINs and RSTs.
+func (s TCPState) kernel() packet.Kernel {
+	switch s {
+	case FinWait, CloseWait:
+		return packet.KernelClosing
+	case LastAck, TimeWait:
+		return packet.KernelClosed
+	case Close:
+		return packet.KernelReset
+	}
+	return packet.KernelPresent
 }
 
 // parse reads the body of an IPCTNL_MSG_CT_NEW.

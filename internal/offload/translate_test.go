@@ -111,7 +111,7 @@ func translate(t *testing.T, c *peer, table *Table, listener *net.TCPListener, d
 		t.Errorf("%v, %+v, %v", k, e, err)
 	}
 	c.send(packet.RST, 1001, 0)
-	if k, e := waitClosed(t, table, c.tuple); k != packet.KernelPresent || e.State != Close {
+	if k, e := waitClosed(t, table, c.tuple); k != packet.KernelReset || e.State != Close {
 		t.Errorf("after the RST: %v, %+v", k, e)
 	}
 }

@@ -77,8 +77,14 @@ type Kernel uint8
 const (
 	KernelNotAsked Kernel = iota
 	KernelAbsent          // there is no entry
-	KernelPresent         // there is one
+	KernelPresent         // there is one, and neither side has closed the connection
+	KernelClosing         // there is one, and one side has sent a FIN that fits
+	KernelClosed          // there is one, and both sides have
+	KernelReset           // there is one, and a side has sent a RST with the exact number
 )
+
+// Present says whether there is an entry.
+func (k Kernel) Present() bool { return k >= KernelPresent }
 
 // Packet is a decoded TCP packet. It is reused from packet to packet.
 type Packet struct {

@@ -19,6 +19,8 @@ type entry struct {
 	sent     [2]bool
 	syn      seqnum.Value // of a SYN inside the connection,
 	again    bool         // if that was the last packet
+	fin      [2]bool      // each side has sent one that fits
+	reset    bool         // a side has sent a RST with the exact number
 	last     time.Duration
 }
 
@@ -54,8 +56,11 @@ func (e *entry) track(p *packet.Packet) bool {
 		return false
 	}
 	if p.Flags.Has(packet.RST) {
+		behind := e.sent[side] && p.Seq == e.maxEnd[side] // all that its sender has said
+		e.reset = e.reset || !known || p.Seq == other || behind
 		return true
 	}
+	e.fin[side] = e.fin[side] || p.Flags.Has(packet.FIN)
 	if p.Flags.Has(packet.ACK) && (!e.acked[side] || e.maxAck[side].LessThan(ack)) {
 		e.maxAck[side], e.acked[side] = ack, true
 	}
@@ -63,6 +68,21 @@ func (e *entry) track(p *packet.Packet) bool {
 		e.maxEnd[side], e.sent[side] = p.End(), true
 	}
 	return true
+}
+
+// shows is what a query finds.
+func (e *entry) shows() packet.Kernel {
+	switch {
+	case e == nil:
+		return packet.KernelAbsent
+	case e.reset:
+		return packet.KernelReset
+	case e.fin[0] && e.fin[1]:
+		return packet.KernelClosed
+	case e.fin[0] || e.fin[1]:
+		return packet.KernelClosing
+	}
+	return packet.KernelPresent
 }
 
 // trackSYN is conntrack's view of a SYN or SYN+ACK. Inside a connection it passes
@@ -76,7 +96,7 @@ func (e *entry) trackSYN(p *packet.Packet, begins bool) {
 		e.syn, e.again = p.Seq, true
 		return
 	case p.IsSYNACK() && e.again && p.Ack == e.syn+1:
-		e.acked = [2]bool{}
+		e.acked, e.fin, e.reset = [2]bool{}, [2]bool{}, false
 		e.maxEnd[1-side], e.sent[1-side] = p.Ack, true
 	case e.sent[side] && e.acked[side]: // it has answered
 		return

@@ -73,7 +73,7 @@ func (g *gateway) queue(p *packet.Packet, e *entry) {
 	g.wake()
 	g.engine.Handle(w.clock.now, p, d)
 	if d.Offload.Op == packet.OffloadQuery {
-		p.Kernel = g.query(p.Tuple)
+		p.Kernel = g.entries[nameOf(p.Tuple)].shows()
 		g.engine.Handle(w.clock.now, p, d)
 	}
 	if w.trace != nil {
@@ -106,13 +106,6 @@ func (g *gateway) queue(p *packet.Packet, e *entry) {
 		e.connmark = mark
 	}
 	g.forward(p, e)
-}
-
-func (g *gateway) query(t packet.Tuple) packet.Kernel {
-	if g.entries[nameOf(t)] == nil {
-		return packet.KernelAbsent
-	}
-	return packet.KernelPresent
 }
 
 // remember makes an entry, in place of the one that there was.
