@@ -33,6 +33,9 @@ type repairer struct {
 // newRepairer is for hooks that are in.
 func (d *daemon) newRepairer(ctx context.Context) *repairer {
 	r := &repairer{daemon: d, losses: newLossTeller(d.log), rest: compareRest, suspected: true}
+	if o, err := d.overflow(); err == nil {
+		r.losses.told = o.sum() // those before a takeover
+	}
 	g, err := hooks.OpenGeneration()
 	if err != nil {
 		d.log.Debug("changes of the hooks are looked for in their text only", "err", err)
@@ -50,6 +53,9 @@ func (r *repairer) close() {
 
 // look looks for damage where there may be some.
 func (r *repairer) look(ctx context.Context) {
+	if r.handedOver.Load() {
+		return
+	}
 	now := r.now()
 	r.suspected = r.suspected || r.changed()
 	if r.suspected && now >= r.compared+r.rest || !r.counted && now >= r.compared+max(r.rest, compareInterval) {
@@ -109,6 +115,9 @@ func (r *repairer) repairHooks(ctx context.Context) {
 func (d *daemon) rehookDamaged(ctx context.Context) (damaged bool, err error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
+	if d.handedOver.Load() {
+		return false, nil
+	}
 	intact, err := d.hooks.Intact(ctx)
 	if err != nil || intact {
 		return false, err

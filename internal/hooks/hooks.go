@@ -29,7 +29,6 @@ import (
 	"context"
 	"log/slog"
 	"os/exec"
-	"slices"
 
 	"nfqfw/internal/ipset"
 	"nfqfw/rules"
@@ -68,13 +67,13 @@ func (f Family) String() string {
 type Hooks struct {
 	config     Config
 	log        *slog.Logger
-	timestamps bool // they are translated, by every version of IP
-	standing   map[Family]standing
+	timestamps bool                 // they are translated, by every version of IP
+	standing   map[Family]installed // as Intact saw them first
 }
 
 // New makes hooks; it installs nothing.
 func New(c Config, log *slog.Logger) *Hooks {
-	return &Hooks{config: c, log: log, standing: make(map[Family]standing)}
+	return &Hooks{config: c, log: log, standing: make(map[Family]installed)}
 }
 
 // Check says whether the tools are there that Install and Remove run. It runs
@@ -143,14 +142,11 @@ func (h *Hooks) install(ctx context.Context, families []Family, timestamps bool)
 		if err != nil {
 			return err
 		}
-		input := text(h.config, f, present, timestamps)
-		if err := restore(ctx, f, input); err != nil {
-			return err
-		}
-		if err := h.stand(ctx, f, input); err != nil {
+		if err := restore(ctx, f, text(h.config, f, present, timestamps)); err != nil {
 			return err
 		}
 	}
+	clear(h.standing)
 	return nil
 }
 
@@ -186,13 +182,9 @@ func (h *Hooks) remove(ctx context.Context, text func(installed) string) error {
 
 // families are the versions of IP the kernel has.
 func (h *Hooks) families() ([]Family, error) {
-	has6, err := kernelHasIPv6()
-	if err != nil {
-		return nil, err
-	}
-	if !has6 {
+	list, err := kernelFamilies()
+	if err == nil && len(list) < len(Families) {
 		h.log.Warn("the kernel has no IPv6, hooks are for IPv4 only")
-		return slices.DeleteFunc(slices.Clone(Families), func(f Family) bool { return f == IPv6 }), nil
 	}
-	return Families, nil
+	return list, err
 }

@@ -7,35 +7,31 @@ import (
 	"strings"
 )
 
-// Intact says whether the hooks are there as Install left them. What others have
-// before, behind and between our jumps is no damage; what they did to our chains is.
+// Intact says whether the hooks are there as they were put in. What others have before,
+// behind and between our jumps is no damage; what they did to our chains is.
+//
+// How the tool shows them it has to learn when it is first asked. Then it goes by how
+// many rules there are; more may be an older version's.
 func (h *Hooks) Intact(ctx context.Context) (bool, error) {
-	for f, want := range h.standing {
+	families, err := kernelFamilies()
+	if err != nil {
+		return false, err
+	}
+	for _, f := range families {
 		have, err := read(ctx, f)
 		if err != nil {
 			return false, err
 		}
-		if !want.whole || !maps.EqualFunc(want.installed, have, presence.same) {
+		want, seen := h.standing[f]
+		if !seen && have.size() >= written(text(h.config, f, nil, h.timestamps)) {
+			want = have
+			h.standing[f] = have
+		}
+		if want == nil || !maps.EqualFunc(want, have, presence.same) {
 			return false, nil
 		}
 	}
 	return true, nil
-}
-
-// standing are the hooks that were put in, as the tool shows them.
-type standing struct {
-	installed
-	whole bool // nobody has taken any out before they were looked at
-}
-
-// stand notes what a text has put in.
-func (h *Hooks) stand(ctx context.Context, f Family, text string) error {
-	present, err := read(ctx, f)
-	if err != nil {
-		return err
-	}
-	h.standing[f] = standing{present, present.size() == written(text)}
-	return nil
 }
 
 // size is how many rules there are.

@@ -38,6 +38,7 @@ func TestIntact(t *testing.T) {
 		installOthers(t)
 		h := newHooks(golden["web"])
 		must(t, h.Install(t.Context()))
+		expectIntact(t, h, "installed", true)
 		for what, text := range damages {
 			for _, f := range Families {
 				must(t, restore(t.Context(), f, text))
@@ -61,16 +62,18 @@ func expectIntact(t *testing.T, h *Hooks, what string, want bool) {
 	}
 }
 
-// Hooks of which somebody takes some out before Install has looked at them are not
-// taken for whole.
+// Hooks of which somebody takes some out before they were looked at are not taken for
+// whole, and neither are those of another process.
 func TestDamagedBeforeSeen(t *testing.T) {
 	newNamespace(t)
-	h := newHooks(golden["web"])
+	h, heir := newHooks(golden["web"]), newHooks(golden["web"])
 	must(t, h.Install(t.Context()))
-	input := text(h.config, IPv4, nil, true)
-	must(t, restore(t.Context(), IPv4, damages["a table flushed"]))
-	must(t, h.stand(t.Context(), IPv4, input))
+	heir.Inherit(h.Timestamps())
+	expectIntact(t, heir, "inherited", true)
+	must(t, h.Install(t.Context()))
+	must(t, restore(t.Context(), IPv6, damages["a table flushed"]))
 	expectIntact(t, h, "flushed before it was seen", false)
+	expectIntact(t, heir, "flushed, of another process", false)
 }
 
 // A change by iptables is counted if nftables is its back end, and only then; looking

@@ -113,6 +113,18 @@ func lineOf(input, complaint string) string {
 	return lines[n-1]
 }
 
+// kernelFamilies are the versions of IP the kernel has.
+func kernelFamilies() ([]Family, error) {
+	has6, err := kernelHasIPv6()
+	if err != nil {
+		return nil, err
+	}
+	if !has6 {
+		return Families[:IPv6], nil
+	}
+	return Families, nil
+}
+
 // kernelHasIPv6 looks for a file that exists in every network namespace unless
 // IPv6 is compiled out or disabled at boot.
 func kernelHasIPv6() (bool, error) {
