@@ -304,7 +304,7 @@ func (n *Namespace) addAddr(k netlink.Link, p netip.Prefix) error {
 	if p.Addr().Is6() {
 		a.Flags = unix.IFA_F_NODAD
 	}
-	if err := n.nl.AddrAdd(k, a); err != nil {
+	if err := n.nl.AddrReplace(k, a); err != nil {
 		return fmt.Errorf("add address %v in %s: %w", p, n.Name, err)
 	}
 	return nil
@@ -352,7 +352,7 @@ func (n *Namespace) addRoute(dev string, r netlink.Route) error {
 		return fmt.Errorf("find %s in %s: %w", dev, n.Name, err)
 	}
 	r.LinkIndex = k.Attrs().Index
-	if err := n.nl.RouteAdd(&r); err != nil {
+	if err := n.nl.RouteReplace(&r); err != nil {
 		return fmt.Errorf("add route to %v in %s: %w", r.Dst, n.Name, err)
 	}
 	return nil

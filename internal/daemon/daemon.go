@@ -394,6 +394,7 @@ func (l *loops) open(d *daemon) (err error) {
 
 func (l *loops) run(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return l.ticker.run(ctx) })
+	group.Go(func() error { return l.ticker.links.run(ctx) })
 	group.Go(func() error { return l.killer.run(ctx) })
 	group.Go(func() error { return l.mirror(ctx) })
 	for _, w := range l.workers {

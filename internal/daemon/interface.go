@@ -17,10 +17,15 @@ type link struct {
 type interfaces struct {
 	mu    sync.RWMutex
 	links map[uint32]link
+	last  map[string]uint32 // the index that each name had last, of links that are there or not
+	moved map[uint32]uint32 // old indexes, and the new ones of links with the same names, which nobody has taken yet
 }
 
+// maxNames bounds the names that are remembered of interfaces that are not there.
+const maxNames = 4096
+
 func newInterfaces() *interfaces {
-	n := &interfaces{}
+	n := &interfaces{last: make(map[string]uint32), moved: make(map[uint32]uint32)}
 	n.refresh()
 	return n
 }
@@ -79,6 +84,34 @@ func (n *interfaces) refresh() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !maps.Equal(links, n.links) {
-		n.links = links
+		n.become(links)
 	}
+}
+
+// become takes over what there is now. A link that has the name of one that is gone is
+// taken for the same, made anew.
+func (n *interfaces) become(links map[uint32]link) {
+	n.links = links
+	if len(n.last) > maxNames {
+		clear(n.last)
+	}
+	for index, l := range links {
+		before, known := n.last[l.name]
+		if _, stays := links[before]; known && before != index && !stays {
+			n.moved[before] = index
+		}
+		n.last[l.name] = index
+	}
+}
+
+// takeMoved gives the indexes that have moved since it was last called, by the old ones.
+func (n *interfaces) takeMoved() map[uint32]uint32 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.moved) == 0 {
+		return nil
+	}
+	taken := n.moved
+	n.moved = make(map[uint32]uint32)
+	return taken
 }

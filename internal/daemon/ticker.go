@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"nfqfw/internal/engine"
@@ -18,6 +19,7 @@ const (
 // ticker does what is due without a packet.
 type ticker struct {
 	*executor
+	links    *linkWatch
 	decision engine.Decision
 }
 
@@ -26,19 +28,28 @@ func (d *daemon) newTicker() (*ticker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ticker{executor: x}, nil
+	links, err := openLinkWatch(d.log)
+	if err != nil {
+		return nil, errors.Join(err, x.close())
+	}
+	return &ticker{executor: x, links: links}, nil
 }
+
+func (t *ticker) close() error { return errors.Join(t.executor.close(), t.links.con.Close()) }
 
 func (t *ticker) run(ctx context.Context) error {
 	clock := time.NewTicker(tickInterval)
 	defer clock.Stop()
-	for turn := 1; ; turn++ {
+	for turn := 1; ; {
 		select {
 		case <-ctx.Done():
 			return t.close()
+		case <-t.links.changed:
+			t.change(t.lookAtLinks)
 		case <-clock.C:
+			t.change(func() { t.turn(turn) })
+			turn++
 		}
-		t.change(func() { t.turn(turn) })
 	}
 }
 
@@ -48,11 +59,20 @@ func (t *ticker) turn(turn int) {
 	t.tables.Sweep(t.now())
 	t.engine.Switches(t.logSwitch)
 	if turn%lookInterval == 0 {
-		t.interfaces.refresh()
+		t.lookAtLinks()
 		t.refreshBacklogs()
 	}
 	if turn%keyInterval == 0 {
 		t.engine.RotateKey(randomKey())
+	}
+}
+
+// lookAtLinks takes over what interfaces there are, and has states follow them.
+func (t *ticker) lookAtLinks() {
+	t.interfaces.refresh()
+	if moved := t.interfaces.takeMoved(); moved != nil {
+		t.engine.FollowDevices(moved)
+		t.log.Info("interfaces were made anew, and their states follow", "interfaces", len(moved))
 	}
 }
 

@@ -19,6 +19,7 @@
 //	kill.go     connections that end now: both sides are asked for their numbers, and reset
 //	pressure.go how many are half-open: when to proxy, and when to bake cookies
 //	admit.go    the one way to the server: a slot of the source, or a refusal
+//	device.go   interfaces that are made anew
 //	tick.go     what happens without a packet: SYNs sent again, states expired
 //
 // Invariants: no connection is ESTABLISHED at its server without having been

@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"nfqfw/internal/netnstest"
+)
+
+// A link that is made anew takes the states of the one that had its name; one that is
+// only renamed, or is there beside the other, does not.
+func TestMovedInterfaces(t *testing.T) {
+	n := &interfaces{last: make(map[string]uint32), moved: make(map[uint32]uint32)}
+	expect := func(what string, links map[uint32]link, want string) {
+		t.Helper()
+		n.become(links)
+		if got := fmt.Sprint(n.takeMoved()); got != want {
+			t.Errorf("%s: moved %s, want %s", what, got, want)
+		}
+	}
+	expect("at first", map[uint32]link{1: {"lo", 0}, 2: {"eth0", 0}}, "map[]")
+	expect("gone", map[uint32]link{1: {"lo", 0}}, "map[]")
+	expect("made anew", map[uint32]link{1: {"lo", 0}, 7: {"eth0", 0}}, "map[2:7]")
+	expect("renamed", map[uint32]link{1: {"lo", 0}, 7: {"wan", 0}}, "map[]")
+	expect("another of the old name", map[uint32]link{1: {"lo", 0}, 7: {"wan", 0}, 8: {"eth0", 0}}, "map[]")
+	expect("both made anew at once", map[uint32]link{1: {"lo", 0}, 9: {"wan", 0}, 10: {"eth0", 0}}, "map[7:9 8:10]")
+	many := map[uint32]link{1: {"lo", 0}}
+	for i := range uint32(3 * maxNames) {
+		many[20+i] = link{fmt.Sprint("veth", i), 0}
+	}
+	for range 3 {
+		n.become(many)
+	}
+	n.become(map[uint32]link{1: {"lo", 0}})
+	if len(n.last) > 1 {
+		t.Errorf("%d names are remembered", len(n.last))
+	}
+}
+
+// Changes are heard of, and also when there were too many for the socket.
+func TestLinkWatch(t *testing.T) {
+	for _, overrun := range []bool{false, true} {
+		netnstest.New(t)
+		var log strings.Builder
+		w, err := openLinkWatch(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if overrun {
+			if err := w.con.SetReadBuffer(1); err != nil {
+				t.Fatal(err)
+			}
+			for range 20 {
+				netnstest.Run(t, "ip link set lo down", "ip link set lo up")
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.run(ctx) }()
+		for i := range 5 {
+			netnstest.Run(t, fmt.Sprintf("ip link add link%d type veth peer name peer%d", i, i))
+			select {
+			case <-w.changed:
+			case <-time.After(2 * time.Second):
+				t.Fatalf("overrun %v: nothing is heard of link %d", overrun, i)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		_ = w.con.Close()
+		if heard := strings.Contains(log.String(), "faster than can be heard"); heard != overrun {
+			t.Errorf("overrun %v, and the log says\n%s", overrun, log.String())
+		}
+	}
+}
