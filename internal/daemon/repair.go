@@ -22,6 +22,7 @@ type repairer struct {
 	generation *hooks.Generation // nil: the kernel has none
 	counted    bool              // it tells of all changes of the hooks
 	losses     *lossTeller
+	full       bool // the kernel's conntrack table was, when last looked at
 
 	suspected bool          // something has changed that was not looked at
 	compared  time.Duration // when the hooks were looked at
@@ -67,6 +68,22 @@ func (r *repairer) look(ctx context.Context) {
 		r.repairSets(ctx)
 		r.repairSettings()
 		r.tellLosses()
+		r.tellFull()
+	}
+}
+
+// tellFull tells when the kernel's conntrack table becomes full, and when it is so no
+// more. Then the kernel drops what would begin a connection, without asking anybody.
+func (r *repairer) tellFull() {
+	entries, limit, err := offload.Usage()
+	if err != nil || (entries >= limit-limit/100) == r.full {
+		return
+	}
+	r.full = !r.full
+	if r.full {
+		r.log.Warn("the kernel's conntrack table is full, and it drops new connections; raise net.netfilter.nf_conntrack_max", "entries", entries, "limit", limit)
+	} else {
+		r.log.Info("the kernel's conntrack table has room again", "entries", entries, "limit", limit)
 	}
 }
 
