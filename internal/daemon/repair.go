@@ -23,6 +23,7 @@ type repairer struct {
 	counted    bool              // it tells of all changes of the hooks
 	losses     *lossTeller
 	full       bool // the kernel's conntrack table was, when last looked at
+	liberal    bool // and its setting of that name was on
 
 	suspected bool          // something has changed that was not looked at
 	compared  time.Duration // when the hooks were looked at
@@ -69,6 +70,20 @@ func (r *repairer) look(ctx context.Context) {
 		r.repairSettings()
 		r.tellLosses()
 		r.tellFull()
+		r.tellLiberal()
+	}
+}
+
+// tellLiberal tells when somebody has the kernel look at no window. It is another's
+// setting, and stays.
+func (r *repairer) tellLiberal() {
+	on, err := offload.Liberal.On()
+	if err != nil || on == r.liberal {
+		return
+	}
+	r.liberal = on
+	if on {
+		r.log.Warn("the kernel looks at no window of a connection, and who guesses may end it; turn the setting off", "setting", string(offload.Liberal))
 	}
 }
 

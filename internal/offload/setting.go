@@ -20,17 +20,15 @@ const (
 	Timestamps Setting = "nf_conntrack_timestamp" // when it began
 )
 
+// Liberal is that the kernel looks at no window: whoever guesses may close connections.
+const Liberal Setting = "nf_conntrack_tcp_be_liberal"
+
 func (s Setting) file() string { return "/proc/sys/net/netfilter/" + string(s) }
 
 // Set turns the setting on or off, and says what it was before.
 func (s Setting) Set(on bool) (was bool, err error) {
-	before, err := readSetting(s.file())
-	if err != nil {
-		return false, err
-	}
-	was = strings.TrimSpace(string(before)) != "0"
-	if was == on {
-		return was, nil
+	if was, err = s.On(); err != nil || was == on {
+		return was, err
 	}
 	value := "0"
 	if on {
@@ -40,6 +38,12 @@ func (s Setting) Set(on bool) (was bool, err error) {
 		return was, fmt.Errorf("offload: %s: %w", s, err)
 	}
 	return was, nil
+}
+
+// On says whether the setting is on.
+func (s Setting) On() (bool, error) {
+	b, err := readSetting(s.file())
+	return err == nil && strings.TrimSpace(string(b)) != "0", err
 }
 
 // readSetting reads a setting. It is missing where conntrack is a module
