@@ -7,6 +7,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"nfqfw/internal/nfq"
+	"nfqfw/internal/offload"
 )
 
 // overflow is how many packets the kernel dropped because too many waited.
@@ -55,4 +56,26 @@ func (l *lossTeller) tell(o overflow) {
 			"packets", o.sum()-l.told, "queue_dropped", o.queue, "queue_user_dropped", o.socket)
 		l.told = o.sum()
 	})
+}
+
+// tellLosses tells of packets that nobody has judged.
+func (r *repairer) tellLosses() {
+	if o, err := r.overflow(); err == nil {
+		r.losses.tell(o)
+	}
+}
+
+// tellFull tells when the kernel's conntrack table becomes full, and when it is so no
+// more. Then the kernel drops what would begin a connection, without asking anybody.
+func (r *repairer) tellFull() {
+	entries, limit, err := offload.Usage()
+	if err != nil || (entries >= limit-limit/100) == r.full {
+		return
+	}
+	r.full = !r.full
+	if r.full {
+		r.log.Warn("the kernel's conntrack table is full, and it drops new connections; raise net.netfilter.nf_conntrack_max", "entries", entries, "limit", limit)
+	} else {
+		r.log.Info("the kernel's conntrack table has room again", "entries", entries, "limit", limit)
+	}
 }

@@ -74,41 +74,6 @@ func (r *repairer) look(ctx context.Context) {
 	}
 }
 
-// tellLiberal tells when somebody has the kernel look at no window. It is another's
-// setting, and stays.
-func (r *repairer) tellLiberal() {
-	on, err := offload.Liberal.On()
-	if err != nil || on == r.liberal {
-		return
-	}
-	r.liberal = on
-	if on {
-		r.log.Warn("the kernel looks at no window of a connection, and who guesses may end it; turn the setting off", "setting", string(offload.Liberal))
-	}
-}
-
-// tellFull tells when the kernel's conntrack table becomes full, and when it is so no
-// more. Then the kernel drops what would begin a connection, without asking anybody.
-func (r *repairer) tellFull() {
-	entries, limit, err := offload.Usage()
-	if err != nil || (entries >= limit-limit/100) == r.full {
-		return
-	}
-	r.full = !r.full
-	if r.full {
-		r.log.Warn("the kernel's conntrack table is full, and it drops new connections; raise net.netfilter.nf_conntrack_max", "entries", entries, "limit", limit)
-	} else {
-		r.log.Info("the kernel's conntrack table has room again", "entries", entries, "limit", limit)
-	}
-}
-
-// tellLosses tells of packets that nobody has judged.
-func (r *repairer) tellLosses() {
-	if o, err := r.overflow(); err == nil {
-		r.losses.tell(o)
-	}
-}
-
 // changed says whether somebody has changed something that may be a hook.
 func (r *repairer) changed() bool {
 	if r.generation == nil {
@@ -184,5 +149,18 @@ func (d *daemon) repairSettings() {
 		case !was:
 			d.log.Warn("a setting was changed by somebody; changed back", "setting", string(s))
 		}
+	}
+}
+
+// tellLiberal tells when somebody has the kernel look at no window. It is another's
+// setting, and stays.
+func (r *repairer) tellLiberal() {
+	on, err := offload.Liberal.On()
+	if err != nil || on == r.liberal {
+		return
+	}
+	r.liberal = on
+	if on {
+		r.log.Warn("the kernel looks at no window of a connection, and who guesses may end it; turn the setting off", "setting", string(offload.Liberal))
 	}
 }
