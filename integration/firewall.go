@@ -62,7 +62,8 @@ func (f *Firewall) Start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	go func() { _ = f.process.Wait() }() // so that its end is noticed
+	process := f.process
+	go func() { _ = process.Wait() }() // so that its end is noticed
 	var answer error
 	err := Poll(ctx, func() bool {
 		_, answer = f.States(ctx)
@@ -92,7 +93,8 @@ func (f *Firewall) Takeover(ctx context.Context) error {
 	if err := f.begin(ctx, "--takeover"); err != nil {
 		return err
 	}
-	go func() { _ = f.process.Wait() }() // so that its end is noticed
+	process := f.process
+	go func() { _ = process.Wait() }() // so that its end is noticed
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	select {
