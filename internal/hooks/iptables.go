@@ -28,13 +28,23 @@ func (f Family) command(verb string) string {
 func read(ctx context.Context, f Family) (installed, error) {
 	var all strings.Builder
 	for _, t := range tables {
-		out, err := run(ctx, "", f.command("save"), "-t", t.name)
+		save := func() (string, error) { return run(ctx, "", f.command("save"), "-t", t.name) }
+		out, err := save()
+		if signalled(err) { // with us, before it was in a process group of its own
+			out, err = save()
+		}
 		if err != nil {
 			return nil, err
 		}
 		all.WriteString(out)
 	}
 	return parseSaved(all.String()), nil
+}
+
+// signalled says whether a tool was ended by a signal.
+func signalled(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.ExitCode() == -1
 }
 
 // restore carries out a text. Each table changes as a whole or not at all.
@@ -79,6 +89,8 @@ func explain(ctx context.Context, tool, input, complaint string, err error) erro
 		return fmt.Errorf("hooks: %s: %w", tool, ctx.Err())
 	case errors.Is(err, exec.ErrNotFound):
 		return notFound(tool)
+	case strings.Contains(complaint, "can't open lock file"):
+		return fmt.Errorf("hooks: %s: %s; run as root, use the nft back end, or name a lock with $XTABLES_LOCKFILE", tool, complaint)
 	case strings.Contains(complaint, "Permission denied") || strings.Contains(complaint, "must be root"):
 		return fmt.Errorf("hooks: %s: permission denied; run as root (CAP_NET_ADMIN)", tool)
 	}

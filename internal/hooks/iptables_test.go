@@ -22,6 +22,9 @@ func TestExplain(t *testing.T) {
 			"hooks: iptables-restore: not found in PATH; install the iptables package"},
 		{"not root", "iptables-restore v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)\n", failed,
 			"hooks: iptables-restore: permission denied; run as root (CAP_NET_ADMIN)"},
+		{"no lock", "Fatal: can't open lock file /run/xtables.lock: Permission denied\n", failed,
+			"hooks: iptables-restore: Fatal: can't open lock file /run/xtables.lock: Permission denied; " +
+				"run as root, use the nft back end, or name a lock with $XTABLES_LOCKFILE"},
 		{"no target", "Warning: Extension NFQUEUE revision 0 not supported, missing kernel module?\niptables-restore: line 2 failed: No such file\n", failed,
 			"hooks: iptables-restore: the kernel has no NFQUEUE; load the module xt_NFQUEUE, or enable it in the kernel: " +
 				"Warning: Extension NFQUEUE revision 0 not supported, missing kernel module? iptables-restore: line 2 failed: No such file"},
@@ -80,5 +83,23 @@ func TestCancelled(t *testing.T) {
 	cancel()
 	if _, err := read(ctx, IPv4); !errors.Is(err, context.Canceled) && !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("got %v, want context.Canceled", err)
+	}
+}
+
+// A tool that a signal ends is asked again, once.
+func TestSignalledToolIsAskedAgain(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	for _, tt := range []struct{ name, script string }{
+		{"once", "#!/bin/sh\n[ -e " + dir + "/was ] || { : > " + dir + "/was; kill $$; }\necho \"*$2\"\necho ':NFQFW-SYN - [0:0]'\n"},
+		{"always", "#!/bin/sh\nkill $$\n"},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "iptables-save"), []byte(tt.script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		got, err := read(t.Context(), IPv4)
+		if once := tt.name == "once"; once != (err == nil) || once != (len(got) == len(tables)) {
+			t.Errorf("%s: %v, %v", tt.name, got, err)
+		}
 	}
 }
