@@ -13,8 +13,9 @@ FUZZTIME ?= 30s
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
 
+# Without C: with it, no privilege can be dropped.
 build: ## bin/nfqfw
-	$(GO) build -trimpath -o bin/nfqfw ./cmd/nfqfw
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/nfqfw ./cmd/nfqfw
 
 setup: ## install the Debian packages that tests and demo use (root)
 	sh $(SETUP)

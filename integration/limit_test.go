@@ -21,9 +21,14 @@ var program = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	buildDir = dir
+	if err := os.Chmod(dir, 0o755); err != nil { // tests run it as other users
+		return "", err
+	}
 	path := filepath.Join(dir, "nfqfw")
 	args := []string{"build", "-o", path}
+	cgo := "0" // as make build does
 	if raceEnabled {
+		cgo = "1"
 		args = append(args, "-race")
 		// A race is told when it happens: the program need not wait a second for
 		// it at its end.
@@ -31,7 +36,9 @@ var program = sync.OnceValues(func() (string, error) {
 			return "", err
 		}
 	}
-	out, err := exec.Command("go", append(args, "nfqfw/cmd/nfqfw")...).CombinedOutput()
+	build := exec.Command("go", append(args, "nfqfw/cmd/nfqfw")...)
+	build.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

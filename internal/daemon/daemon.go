@@ -151,6 +151,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer d.server.Close()
+	if err := confine(o.Log); err != nil {
+		return err
+	}
 	return errors.Join(d.account(), d.run(ctx, d.hook, d.adopt))
 }
 
