@@ -41,9 +41,10 @@ type Config struct {
 
 // Daemon is how the daemon runs.
 type Daemon struct {
-	Control  string // path of the control socket, absolute, at most MaxSocketPath octets
-	Queues   int    // number of kernel queues, at most MaxQueues; 0: one per CPU
-	WhenDown WhenDown
+	Control      string // path of the control socket, absolute, at most MaxSocketPath octets
+	ControlGroup string // the group that may use it; empty: only the daemon's own user
+	Queues       int    // number of kernel queues, at most MaxQueues; 0: one per CPU
+	WhenDown     WhenDown
 }
 
 // DefaultSocket is where the daemon listens unless told otherwise.

@@ -69,6 +69,9 @@ func dump(c *Config) string {
 	fmt.Fprintf(&b, "control=%s queues=%d when_down=%s states=%d src_nodes=%d table_entries=%d cookies=%s %s %s\n",
 		c.Daemon.Control, c.Daemon.Queues, c.Daemon.WhenDown, c.Limits.States, c.Limits.SrcNodes, c.Limits.TableEntries,
 		c.Cookies.Mode, percent(c.Cookies.Start), percent(c.Cookies.End))
+	if c.Daemon.ControlGroup != "" {
+		fmt.Fprintf(&b, "control_group=%s\n", c.Daemon.ControlGroup)
+	}
 	for _, w := range c.Warnings {
 		fmt.Fprintf(&b, "warning: %s\n", w)
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"path"
 	"strings"
+	"unicode"
 
 	"nfqfw/synproxy"
 )
@@ -16,6 +17,10 @@ func readDaemon(s section, d *Daemon) {
 		{key: "control", value: text(func(p string) error {
 			d.Control = p
 			return checkSocketPath(p)
+		})},
+		{key: "control_group", value: text(func(name string) error {
+			d.ControlGroup = name
+			return checkGroup(name)
 		})},
 		{key: "queues", value: number(&d.Queues, 0, MaxQueues)},
 		{key: "when_down", value: word(&d.WhenDown, whenDownWords)},
@@ -32,6 +37,16 @@ func checkSocketPath(p string) error {
 		return errors.New("a path cannot hold a NUL byte")
 	case strings.HasSuffix(p, "/"):
 		return fmt.Errorf("%s is a directory, not the path of a socket", shown(p))
+	}
+	return nil
+}
+
+// checkGroup takes what can be a group's name or number (shadow's is_valid_name is
+// stricter). Whether there is such a group is another machine's affair.
+func checkGroup(name string) error {
+	odd := func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) || r == ':' }
+	if name == "" || strings.ContainsFunc(name, odd) {
+		return fmt.Errorf("%s cannot be the name of a group", shown(name))
 	}
 	return nil
 }

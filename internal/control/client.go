@@ -46,7 +46,7 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		return nil, fmt.Errorf("%s: no daemon is listening there; start nfqfw run, or name its socket with --control or $NFQFW_CONTROL", socket)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("%s: permission denied; only the user that runs the daemon may ask it", socket)
+		return nil, fmt.Errorf("%s: permission denied; only the user that runs the daemon, or the group that its file names, may ask it", socket)
 	}
 	return nil, fmt.Errorf("%s: %w", socket, cause(err))
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -16,7 +17,6 @@ import (
 const (
 	requestTimeout = 5 * time.Second
 	writeTimeout   = 10 * time.Second       // for each write: a client that stops reading is let go
-	maxClients     = 32                     // at once; more of them wait
 	writeSize      = 64 << 10               // octets of an answer that are written at once
 	acceptPause    = 100 * time.Millisecond // after an error, as when descriptors run out
 )
@@ -37,7 +37,8 @@ type Server struct {
 	handlers map[string]Handler
 	log      *slog.Logger
 	clients  sync.WaitGroup
-	room     chan struct{}
+	owner    *peers // root, and the daemon's own user
+	group    *peers // everybody else who is let in
 
 	requestTimeout, writeTimeout time.Duration
 }
@@ -54,9 +55,20 @@ func Listen(path string, handlers map[string]Handler, log *slog.Logger) (*Server
 
 func newServer(l net.Listener, handlers map[string]Handler, log *slog.Logger) *Server {
 	return &Server{
-		listener: l, handlers: handlers, log: log, room: make(chan struct{}, maxClients),
+		listener: l, handlers: handlers, log: log, owner: newPeers(), group: newPeers(),
 		requestTimeout: requestTimeout, writeTimeout: writeTimeout,
 	}
+}
+
+// Share lets a group ask, besides the daemon's own user. The empty name is nobody's.
+func (s *Server) Share(group string) error {
+	if group == "" {
+		return nil
+	}
+	if err := share(s.listener.Addr().String(), group); err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	return nil
 }
 
 // Serve answers clients until ctx ends or Close is called, and then waits for
@@ -77,10 +89,11 @@ func (s *Server) Serve(ctx context.Context) error {
 			time.Sleep(acceptPause)
 			continue
 		}
-		s.room <- struct{}{}
+		from := s.peersOf(c)
+		client := from.arrive(ctx, c, s.requestTimeout)
 		s.clients.Go(func() {
-			defer func() { <-s.room }()
-			s.serve(ctx, c)
+			defer from.leave(client)
+			s.serve(client)
 		})
 	}
 }
@@ -93,14 +106,23 @@ func (s *Server) Close() error {
 	return nil
 }
 
-func (s *Server) serve(ctx context.Context, c net.Conn) {
+// peersOf is who a client belongs to.
+func (s *Server) peersOf(c net.Conn) *peers {
+	uid, err := userOf(c)
+	if err == nil && (uid == 0 || uid == os.Geteuid()) {
+		return s.owner
+	}
+	return s.group
+}
+
+func (s *Server) serve(c *client) {
 	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.Close() })
+	stop := context.AfterFunc(c.ctx, func() { c.Close() })
 	defer stop()
 	out := bufio.NewWriterSize(&deadlineWriter{c, s.writeTimeout}, writeSize)
 	enc := json.NewEncoder(out)
 	end := answer{Done: true}
-	if err := s.answer(ctx, c, func(item any) error { return enc.Encode(answer{Item: item}) }); err != nil {
+	if err := s.answer(c, func(item any) error { return enc.Encode(answer{Item: item}) }); err != nil {
 		end = answer{Error: err.Error()}
 	}
 	if err := errors.Join(enc.Encode(end), out.Flush()); err != nil {
@@ -108,19 +130,16 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 	}
 }
 
-func (s *Server) answer(ctx context.Context, c net.Conn, send func(any) error) error {
-	if err := c.SetReadDeadline(time.Now().Add(s.requestTimeout)); err != nil {
-		return err
-	}
+func (s *Server) answer(c *client, send func(any) error) error {
 	r, err := readRequest(c)
-	if err != nil {
+	if err = c.enter(err); err != nil {
 		return err
 	}
 	h := s.handlers[r.Command]
 	if h == nil {
 		return fmt.Errorf("%s: the daemon has no such command; is it older than the command line?", r.Command)
 	}
-	return s.call(ctx, h, r, send)
+	return s.call(c.ctx, h, r, send)
 }
 
 // call keeps a handler's panic from the daemon, and tells the client of it.

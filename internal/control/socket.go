@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -38,9 +40,38 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// share lets a group use the socket, which it names, or gives the number of.
+func share(path, group string) error {
+	id, err := groupID(group)
+	if err != nil {
+		return err
+	}
+	switch err := os.Lchown(path, -1, id); {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s: may not be given to the group %s; run as a member of it (SupplementaryGroups= of systemd)", path, group)
+	case err != nil:
+		return fmt.Errorf("%s: give to the group %s: %w", path, group, cause(err))
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return fmt.Errorf("%s: open to the group %s: %w", path, group, cause(err))
+	}
+	return nil
+}
+
+func groupID(group string) (int, error) {
+	if id, err := strconv.ParseUint(group, 10, 31); err == nil {
+		return int(id), nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return 0, fmt.Errorf("group %s: there is none, or it cannot be looked up: %w", group, err)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
 // makeWay removes a socket that nobody listens on, and nothing else.
 func makeWay(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("%s: %w", path, cause(err))
 	}
 	info, err := os.Lstat(path)

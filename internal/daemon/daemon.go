@@ -151,7 +151,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer d.server.Close()
-	if err := confine(o.Log); err != nil {
+	if err := d.server.Share(c.Daemon.ControlGroup); err != nil {
 		return err
 	}
 	return errors.Join(d.account(), d.run(ctx, d.hook, d.adopt))
@@ -185,6 +185,9 @@ func (d *daemon) settle() (err error) {
 // who would not if there had always been a daemon. The kernel gives a queue to one
 // process only, so that hooks that are there once all queues are ours are nobody's.
 func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begin func() error) error {
+	if err := confine(d.log); err != nil {
+		return err
+	}
 	loops, err := d.openLoops()
 	if err != nil {
 		return err

@@ -70,8 +70,13 @@ func needsRestart(old, next *config.Config) error {
 	if was, is := queues(old), queues(next); was != is {
 		errs = append(errs, fmt.Errorf("daemon: queues: %d instead of %d takes a restart; nothing was changed", is, was))
 	}
-	if was, is := old.Daemon.Control, next.Daemon.Control; was != is {
-		errs = append(errs, fmt.Errorf("daemon: control: %q instead of %q takes a restart; nothing was changed", is, was))
+	for _, key := range []struct{ name, was, is string }{
+		{"control", old.Daemon.Control, next.Daemon.Control},
+		{"control_group", old.Daemon.ControlGroup, next.Daemon.ControlGroup},
+	} {
+		if key.was != key.is {
+			errs = append(errs, fmt.Errorf("daemon: %s: %q instead of %q takes a restart; nothing was changed", key.name, key.is, key.was))
+		}
 	}
 	return errors.Join(errs...)
 }
