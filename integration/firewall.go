@@ -77,8 +77,9 @@ func (f *Firewall) Start(ctx context.Context) error {
 
 // begin runs the daemon.
 func (f *Firewall) begin(ctx context.Context, more ...string) error {
-	args := append([]string{"run", "-c", f.config, "--control", f.socket}, more...)
-	f.process = f.namespace.Command(context.WithoutCancel(ctx), f.binary, args...)
+	words := append(slices.Clone(f.through), f.binary, "run", "-c", f.config, "--control", f.socket)
+	words = append(words, more...)
+	f.process = f.namespace.Command(context.WithoutCancel(ctx), words[0], words[1:]...)
 	f.process.Stderr = &f.log
 	if err := f.process.Start(); err != nil {
 		return fmt.Errorf("firewall: %w", err)

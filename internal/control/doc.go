@@ -6,7 +6,7 @@
 // {"error": "…"}. An answer that ends without either was cut off.
 //
 // The socket is its owner's alone (mode 0600), or a group's too (0660), whose members
-// may then do all that the owner may. Requests are bounded in size and time, and clients
+// may then do all that the owner may, but take the daemon's place. Requests are bounded in size and time, and clients
 // in number; of too many that have not asked yet, the oldest is let go. The group's
 // clients are counted apart from the owner's: nobody who may write to the socket can
 // hold the daemon up, and no member of the group its owner.

@@ -108,6 +108,13 @@ func TestGroupHoldsNoOwnerUp(t *testing.T) {
 	}
 	s := start(t, path, map[string]Handler{"busy": busy, "count": count}, nil)
 	must(t, s.Share(fmt.Sprint(os.Getegid())))
+	mate := dialedAs(t, path, nobody)
+	defer mate.Close()
+	_, err := mate.Write([]byte(`{"command":"takeover"}` + "\n"))
+	must(t, err)
+	if b, err := io.ReadAll(mate); !strings.Contains(string(b), "takeover: not permitted") {
+		t.Errorf("a member of the group takes over: %q, %v", b, err)
+	}
 	silent := dialed(t, path)
 	defer silent.Close()
 	for range maxClients + maxWaiting {
@@ -123,7 +130,7 @@ func TestGroupHoldsNoOwnerUp(t *testing.T) {
 	if n := began.Load(); n != maxClients {
 		t.Errorf("%d of the group are answered at once", n)
 	}
-	_, err := silent.Write([]byte(`{"command":"count","args":1}` + "\n"))
+	_, err = silent.Write([]byte(`{"command":"count","args":1}` + "\n"))
 	must(t, err)
 	if b, err := io.ReadAll(silent); string(b) != "{\"item\":0}\n{\"done\":true}\n" {
 		t.Errorf("the owner's that was there before: %q, %v", b, err)

@@ -135,6 +135,9 @@ func (s *Server) answer(c *client, send func(any) error) error {
 	if err = c.enter(err); err != nil {
 		return err
 	}
+	if r.Command == Takeover && c.from != s.owner {
+		return errors.New("takeover: not permitted; only the user that runs the daemon may take its place")
+	}
 	h := s.handlers[r.Command]
 	if h == nil {
 		return fmt.Errorf("%s: the daemon has no such command; is it older than the command line?", r.Command)

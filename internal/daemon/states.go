@@ -16,7 +16,7 @@ func (d *daemon) handlers() map[string]control.Handler {
 	return map[string]control.Handler{
 		"info": d.info, "states": d.states, "sources": d.sources, "rules": d.rules, "timeouts": d.timeouts,
 		"memory": d.memory, "refusals": d.refusals, "kill": d.answerKill, "reload": d.answerReload,
-		"table": d.answerTable, "takeover": d.answerTakeover, "tables": d.listTables,
+		"table": d.answerTable, control.Takeover: d.answerTakeover, "tables": d.listTables,
 	}
 }
 

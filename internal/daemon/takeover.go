@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -199,7 +200,8 @@ func meet(ctx context.Context, socket string) (*net.UnixConn, error) {
 	} else {
 		probe.Close()
 	}
-	dir, err := os.MkdirTemp("", "nfqfw-takeover-")
+	// Beside the control socket, where the other can reach it whatever it sees of /tmp.
+	dir, err := os.MkdirTemp(filepath.Dir(socket), "takeover-")
 	if err != nil {
 		return nil, fmt.Errorf("take over: %w", err)
 	}
@@ -212,7 +214,7 @@ func meet(ctx context.Context, socket string) (*net.UnixConn, error) {
 	asked := make(chan error, 1)
 	go func() {
 		args := control.TakeoverArgs{Socket: l.Addr().String()}
-		asked <- control.Call(ctx, socket, "takeover", args, func(json.RawMessage) error { return nil })
+		asked <- control.Call(ctx, socket, control.Takeover, args, func(json.RawMessage) error { return nil })
 		l.Close()
 	}()
 	conn, err := l.AcceptUnix()
