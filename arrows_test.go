@@ -46,6 +46,7 @@ var edges = map[string]struct{ only, why string }{
 	"github.com/spf13/cobra":         {"cmd/nfqfw", "the command line is the command's alone"},
 	"github.com/gaissmai/bart":       {"internal/table", "the trie is to be exchangeable"},
 	"github.com/vishvananda/netlink": {"integration internal/route", "only the lab makes interfaces, and routes are asked for in one place"},
+	"github.com/coreos/go-systemd":   {"internal/daemon", "the service manager is the daemon's affair alone"},
 	"os/exec":                        {"internal/hooks internal/ipset internal/netnstest integration", "nothing else starts programs"},
 }
 

@@ -83,6 +83,8 @@ type daemon struct {
 	// For their counters; complete before the control socket answers anybody.
 	queues  []*nfq.Queue
 	senders []*inject.Sender
+
+	hearts []*heart // of the loops; complete before there is a watchdog
 }
 
 // now is the engine's time.
@@ -192,7 +194,10 @@ func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begi
 	if err != nil {
 		return err
 	}
-	err = hook(ctx)
+	watchdog, err := d.newWatchdog()
+	if err == nil {
+		err = hook(ctx)
+	}
 	if err == nil {
 		err = begin()
 	}
@@ -205,6 +210,8 @@ func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begi
 	loops.run(failed, group)
 	// Whoever gets an answer knows that the hooks are in.
 	group.Go(func() error { return d.server.Serve(failed) })
+	group.Go(func() error { return watchdog.run(failed) })
+	d.tellReady()
 	c := d.config.Load()
 	d.log.Info("ready", "rules", len(c.Rules), "queues", queues(c), "control", c.Daemon.Control)
 	d.warnInterfaces()
@@ -252,6 +259,7 @@ func (d *daemon) keep(ctx, failed context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			d.tellStopping()
 			d.drain(failed)
 			return
 		case <-failed.Done(): // a loop has ended; its error comes from Wait

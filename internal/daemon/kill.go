@@ -17,7 +17,7 @@ type killer struct {
 }
 
 func (d *daemon) newKiller() (*killer, error) {
-	x, err := d.newExecutor()
+	x, err := d.newExecutor("killer")
 	if err != nil {
 		return nil, err
 	}
@@ -29,6 +29,8 @@ func (k *killer) kill(match func(*conntrack.State, string) bool, silent bool) (n
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.change(func() {
+		k.beat()
+		defer k.rest()
 		n = k.engine.Kill(k.now(), match, silent, func(d *engine.Decision) { k.carryOut(d) })
 		k.flush()
 	})

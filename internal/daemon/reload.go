@@ -34,6 +34,8 @@ func (d *daemon) answerReload(ctx context.Context, _ json.RawMessage, send func(
 func (d *daemon) reload(ctx context.Context) (*config.Config, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
+	d.tellReloading()
+	defer d.tellReady()
 	c, err := d.load()
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ type ticker struct {
 }
 
 func (d *daemon) newTicker() (*ticker, error) {
-	x, err := d.newExecutor()
+	x, err := d.newExecutor("ticker")
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +54,8 @@ func (t *ticker) run(ctx context.Context) error {
 }
 
 func (t *ticker) turn(turn int) {
+	t.beat()
+	defer t.rest()
 	t.engine.Tick(t.now(), t.do)
 	t.flush()
 	t.tables.Sweep(t.now())

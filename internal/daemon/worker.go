@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 // executor carries decisions out. It belongs to one goroutine.
 type executor struct {
 	*daemon
+	heart
 	sender  *inject.Sender // of segments that conntrack is not to see
 	tracked *inject.Sender // of those it is
 	table   *offload.Table
@@ -27,7 +29,8 @@ type executor struct {
 	put     rate.Sometimes // and about sources that are put into a table
 }
 
-func (d *daemon) newExecutor() (*executor, error) {
+// newExecutor makes the executor of a loop.
+func (d *daemon) newExecutor(loop string) (*executor, error) {
 	sender, err := inject.Open(packet.MarkOwn, d.log)
 	if err != nil {
 		return nil, err
@@ -41,12 +44,14 @@ func (d *daemon) newExecutor() (*executor, error) {
 		return nil, errors.Join(err, sender.Close(), tracked.Close())
 	}
 	d.senders = append(d.senders, sender, tracked)
-	return &executor{
-		daemon: d, sender: sender, tracked: tracked, table: table,
+	x := &executor{
+		daemon: d, heart: heart{loop: loop}, sender: sender, tracked: tracked, table: table,
 		refused: rate.Sometimes{First: 5, Interval: time.Second},
 		failed:  rate.Sometimes{First: 5, Interval: time.Second},
 		put:     rate.Sometimes{First: 5, Interval: time.Second},
-	}, nil
+	}
+	d.hearts = append(d.hearts, &x.heart)
+	return x, nil
 }
 
 func (x *executor) close() error {
@@ -63,6 +68,7 @@ func (x *executor) flush() {
 // carryOut does what a decision orders but for the verdict. The segments leave
 // with the sender's next flush.
 func (x *executor) carryOut(d *engine.Decision) {
+	x.beat()
 	if err := x.order(&d.Evicted); err != nil {
 		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Evicted.Tuple, "err", err) })
 	}
@@ -110,7 +116,7 @@ func (d *daemon) newWorker(i int) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := d.newExecutor()
+	x, err := d.newExecutor(fmt.Sprintf("queue %d", q.Number()))
 	if err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
@@ -125,6 +131,7 @@ func (w *worker) run(ctx context.Context) error {
 
 // Handle is the way of a packet: decode, decide, carry out, answer.
 func (w *worker) Handle(m *nfq.Message) {
+	w.beat()
 	if r := w.decode(m); r != packet.ReasonMatch {
 		w.engine.Counters().Reasons[r].Add(1)
 		w.decision = engine.Decision{Reason: r}
@@ -146,7 +153,10 @@ func (w *worker) Handle(m *nfq.Message) {
 }
 
 // Flush sends the segments of a batch.
-func (w *worker) Flush() { w.flush() }
+func (w *worker) Flush() {
+	w.flush()
+	w.rest()
+}
 
 func (w *worker) decode(m *nfq.Message) packet.Reason {
 	p := &w.packet
