@@ -13,6 +13,10 @@ import (
 
 // TestMain fails the run if a test leaves a namespace behind.
 func TestMain(m *testing.M) {
+	if unit := os.Getenv(sandboxed); unit != "" {
+		fmt.Fprintln(os.Stderr, "sandbox:", runSandboxed(unit, os.Args[1:]))
+		os.Exit(1)
+	}
 	code := m.Run()
 	if buildDir != "" {
 		os.RemoveAll(buildDir)

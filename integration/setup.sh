@@ -17,6 +17,8 @@ curl:curl
 conntrack:conntrack
 ipset:ipset
 sysctl:procps
+setpriv:util-linux
+systemd-analyze:systemd
 "
 
 PATH=$PATH:/usr/sbin:/sbin
