@@ -4,6 +4,12 @@ GO ?= go
 # What the tests need beyond Go: see integration/setup.sh.
 SETUP = integration/setup.sh
 
+# What check runs beyond Go: a linter, and the search for known vulnerabilities. Where
+# the database cannot be reached, the one that the module proxy has is searched.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+VULNDB = golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018
+
 SIM_RUNS ?= 200000
 SEED ?= 0
 FUZZTIME ?= 30s
@@ -23,12 +29,14 @@ setup: ## install the Debian packages that tests and demo use (root)
 test: setup ## every test, those on the real kernel included (root)
 	$(GO) test -count=1 -timeout 20m ./...
 
-check: ## formatting, vet, module files
+check: ## formatting, vet, linter, module files, known vulnerabilities
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) mod verify
 	$(GO) mod tidy -diff
+	$(GO) run $(STATICCHECK) ./...
+	GO="$(GO)" sh .ci/vulncheck $(GOVULNCHECK) $(VULNDB)
 
 demo: setup build ## the story of the README on a lab of network namespaces (root)
 	$(GO) build -trimpath -o bin/demo ./integration/demo

@@ -151,24 +151,6 @@ func (p rawPacket) ipv6(segment []byte) []byte {
 	return append(append(b, p.extensions...), segment...)
 }
 
-// chain makes IPv6 extension headers of 8 octets each, of the given kinds, and
-// has the last name TCP.
-func chain(kinds ...byte) []byte {
-	var b []byte
-	for i := range kinds {
-		next := byte(unix.IPPROTO_TCP)
-		if i+1 < len(kinds) {
-			next = kinds[i+1]
-		}
-		header := [8]byte{0: next, 2: 1, 3: 4} // PadN of four octets
-		if kinds[i] == unix.IPPROTO_FRAGMENT || kinds[i] == unix.IPPROTO_ROUTING {
-			header[2], header[3] = 0, 0
-		}
-		b = append(b, header[:]...)
-	}
-	return b
-}
-
 // internetSum is the checksum of RFC 1071.
 func internetSum(b []byte) uint16 {
 	var sum uint32

@@ -39,7 +39,7 @@ func (g *gateway) receive(seen *packet.Packet) {
 	e := g.entries[nameOf(p.Tuple)]
 	if p.Flags.Has(packet.SYN) && !p.Flags.Has(packet.RST) {
 		p.Conn = packet.ConnNone
-		g.queue(p, e)
+		g.queue(p)
 		return
 	}
 	switch {
@@ -64,11 +64,11 @@ func (g *gateway) receive(seen *packet.Packet) {
 		g.forward(p, e)
 		return
 	}
-	g.queue(p, e)
+	g.queue(p)
 }
 
 // queue has the engine judge a packet, as the daemon does.
-func (g *gateway) queue(p *packet.Packet, e *entry) {
+func (g *gateway) queue(p *packet.Packet) {
 	d, w := &g.decision, g.world
 	g.wake()
 	g.engine.Handle(w.clock.now, p, d)
@@ -91,7 +91,7 @@ func (g *gateway) queue(p *packet.Packet, e *entry) {
 	if !pass {
 		return
 	}
-	e = g.entries[nameOf(p.Tuple)] // as it is after the order
+	e := g.entries[nameOf(p.Tuple)] // as it is after the order
 	again := e != nil && e.connmark == packet.MarkOpening && p.Tuple == e.original
 	begins := p.IsSYN() && mark == packet.MarkOpening && !again
 	picksUp := e == nil && !p.Flags.Any(packet.FIN|packet.RST) // conntrack makes no entry of those
