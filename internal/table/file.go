@@ -18,16 +18,21 @@ const (
 	maxLine = 1024      // octets of a line, comment included
 )
 
-// readEntries reads a file of entries, one a line; a line may be empty, and from # on
-// it is a comment. It hands each entry to f, or the error of its line, and ends with
-// the first error that f returns.
+// readEntries reads a file of entries, see scanEntries.
 func readEntries(path string, f func(line int, p rules.Prefix, err error) error) error {
 	file, err := open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	lines := bufio.NewScanner(bufio.NewReaderSize(io.LimitReader(file, maxFile), 64<<10))
+	return scanEntries(io.LimitReader(file, maxFile), f)
+}
+
+// scanEntries reads entries, one a line; a line may be empty, and from # on it is a
+// comment. It hands each entry to f, or the error of its line, and ends with the first
+// error that f returns.
+func scanEntries(r io.Reader, f func(line int, p rules.Prefix, err error) error) error {
+	lines := bufio.NewScanner(bufio.NewReaderSize(r, 64<<10))
 	lines.Buffer(nil, maxLine)
 	n := 0
 	for lines.Scan() {
