@@ -174,6 +174,31 @@ func TestArrows(t *testing.T) {
 	}
 }
 
+// TestNoShell holds that programs are started by lists of arguments: nothing in the
+// code names a shell, of which each has other ideas of what a word is.
+func TestNoShell(t *testing.T) {
+	shells := []string{"sh", "ash", "bash", "dash", "ksh", "zsh", "busybox", "env", "eval"}
+	starts := 0
+	for _, f := range files(t) {
+		if f.test || !slices.Contains(f.imports(), "os/exec") {
+			continue
+		}
+		starts++
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				text, _ := strconv.Unquote(lit.Value)
+				if slices.Contains(shells, filepath.Base(text)) {
+					t.Errorf("%s: %s: programs are started without a shell", f.path, lit.Value)
+				}
+			}
+			return true
+		})
+	}
+	if starts < 3 {
+		t.Errorf("only %d files start programs: the test looks in the wrong place", starts)
+	}
+}
+
 func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
 	documented := make(map[string]bool)
 	for _, f := range files(t) {

@@ -124,3 +124,44 @@ func checkConfined(t *testing.T, pid int) {
 		}
 	}
 }
+
+// A member of the group asks and is answered; another user is not.
+func TestControlGroup(t *testing.T) {
+	ctx, l := testContext(t), newLab(t, Options{})
+	Require(t, Program("setpriv"))
+	fw := startFirewall(t, l, "[daemon]\ncontrol_group = \"65533\"\n"+fmt.Sprintf(webRule, "keep", 1))
+	info := must[os.FileInfo](t, "socket")(os.Stat(fw.socket))
+	if info.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	for _, tt := range []struct {
+		gid, refused string
+	}{
+		{"65533", ""},
+		{"65534", "permission denied; only the user that runs the daemon, or the group"},
+	} {
+		out, err := l.Gateway.Command(ctx, "setpriv", "--reuid=65534", "--regid="+tt.gid, "--clear-groups",
+			fw.binary, "info", "--control", fw.socket).CombinedOutput()
+		if refused := tt.refused != ""; refused != (err != nil) || !strings.Contains(string(out), tt.refused) {
+			t.Errorf("group %s: %v: %s", tt.gid, err, out)
+		}
+	}
+	if out, err := fw.Reload(ctx, fmt.Sprintf(webRule, "keep", 1)); err == nil || !strings.Contains(out, `control_group: "" instead of "65533" takes a restart`) {
+		t.Errorf("reload: %v: %s", err, out)
+	}
+}
+
+// Who may not give the socket to the group says so, before anything has changed.
+func TestControlGroupOfOthers(t *testing.T) {
+	ctx, l := testContext(t), newLab(t, Options{})
+	Require(t, IPTables, Program("setpriv"))
+	binary := must[string](t, "build")(program())
+	config := "[daemon]\ncontrol_group = \"65533\"\n" + fmt.Sprintf(webRule, "keep", 1)
+	_, err := l.Gateway.StartFirewallThrough(ctx, strings.Fields(unprivileged), binary, config)
+	if err == nil || !strings.Contains(err.Error(), "may not be given to the group 65533; run as a member of it") {
+		t.Errorf("got %v", err)
+	}
+	if got := tables(t, l); strings.Contains(got, "NFQFW") {
+		t.Errorf("changed:\n%s", got)
+	}
+}

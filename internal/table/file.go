@@ -33,7 +33,7 @@ func readEntries(path string, f func(line int, p rules.Prefix, err error) error)
 // error that f returns.
 func scanEntries(r io.Reader, f func(line int, p rules.Prefix, err error) error) error {
 	lines := bufio.NewScanner(bufio.NewReaderSize(r, 64<<10))
-	lines.Buffer(nil, maxLine)
+	lines.Buffer(nil, maxLine+1) // and the newline
 	n := 0
 	for lines.Scan() {
 		n++
