@@ -23,8 +23,9 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Be the firewall, in the foreground, until SIGTERM",
-		Long: `Be the firewall, in the foreground, until SIGTERM or Ctrl-C. Needs root. SIGHUP
-has it read the file again, as "nfqfw reload" does.
+		Long: `Be the firewall, in the foreground, until SIGTERM or Ctrl-C. Needs root, or
+CAP_NET_ADMIN and CAP_NET_RAW; it drops all else. SIGHUP has it read
+the file again, as "nfqfw reload" does.
 
 It puts chains of its own, named NFQFW-..., into the tables raw and mangle of
 iptables and ip6tables, and takes them away when it stops; "nfqfw hooks" prints

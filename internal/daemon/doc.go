@@ -8,4 +8,8 @@
 // the daemon stops, so that no packet waits for a verdict nobody will give. What
 // others take out of the kernel meanwhile is put back: the hooks, the sets they refer
 // to, and settings; but not faster and faster, if somebody insists.
+//
+// It holds CAP_NET_ADMIN and CAP_NET_RAW and no other capability, nor does a program
+// that it starts. A loop that packets depend on and that makes no progress ends the
+// process, whose hooks stay: the kernel then does what when_down says.
 package daemon
