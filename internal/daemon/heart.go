@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	watchInterval = time.Second      // between two looks at the hearts
-	slowAfter     = 10 * time.Second // of work without progress, a loop is told of
-	stuckAfter    = 30 * time.Second // and the daemon ends
+	feelInterval = time.Second      // between two looks at the hearts
+	slowAfter    = 10 * time.Second // of work without progress, a loop is told of
+	stuckAfter   = 30 * time.Second // and the daemon ends
 )
 
 // heart shows the progress of a loop, to which it belongs. A loop that waits for work

@@ -22,14 +22,14 @@ type watched struct {
 
 func watch(hearts ...*heart) *watched {
 	w := &watched{}
-	w.watchdog = newWatchdog(hearts, watchInterval, func() { w.healthy++ }, slog.New(slog.NewTextHandler(&w.log, nil)))
+	w.watchdog = newWatchdog(hearts, feelInterval, func() { w.healthy++ }, slog.New(slog.NewTextHandler(&w.log, nil)))
 	w.end = func(code int) { w.ends = append(w.ends, code) }
 	return w
 }
 
 // looks has it look for so long.
 func (w *watched) looks(d time.Duration) {
-	for range d / watchInterval {
+	for range d / feelInterval {
 		w.look()
 	}
 }
@@ -63,7 +63,7 @@ func TestWatchdogEndsStuckDaemon(t *testing.T) {
 	<-began
 	w := watch(h, &heart{loop: "ticker"})
 	w.look() // sees the beat
-	w.looks(stuckAfter - watchInterval)
+	w.looks(stuckAfter - feelInterval)
 	if len(w.ends) > 0 || w.healthy != 1 {
 		t.Errorf("early: ends %v, well at %d looks", w.ends, w.healthy)
 	}
@@ -124,10 +124,10 @@ func TestServiceManagersWatchdog(t *testing.T) {
 		interval  time.Duration
 		tells     bool
 	}{
-		{"", "", watchInterval, false},
+		{"", "", feelInterval, false},
 		{"500000", "", 250 * time.Millisecond, true},
-		{"30000000", "", watchInterval, true},
-		{"500000", "1", watchInterval, false}, // it is another process that is to tell
+		{"30000000", "", feelInterval, true},
+		{"500000", "1", feelInterval, false}, // it is another process that is to tell
 	} {
 		t.Setenv("WATCHDOG_USEC", tt.usec)
 		t.Setenv("WATCHDOG_PID", tt.pid)

@@ -36,7 +36,7 @@ func (d *daemon) newWatchdog() (*watchdog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("daemon: the service manager's watchdog: %w", err)
 	}
-	interval := watchInterval
+	interval := feelInterval
 	if timeout > 0 {
 		interval = min(interval, timeout/2)
 	}
