@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,7 +25,8 @@ type Firewall struct {
 	namespace *Namespace
 	process   *Command
 	binary    string
-	config    string // the file's path
+	through   []string // the words before the program's: a program that starts it in its own place
+	config    string   // the file's path
 	socket    string
 	log       syncBuffer
 }
@@ -35,12 +37,40 @@ func (n *Namespace) StartFirewall(ctx context.Context, binary, config string) (*
 	return n.startFirewall(ctx, binary, "nfqfw.toml", config)
 }
 
+// StartFirewallThrough is StartFirewall by way of another program, such as setpriv(1),
+// which may run as any user.
+func (n *Namespace) StartFirewallThrough(ctx context.Context, through []string, binary, config string) (*Firewall, error) {
+	f, err := n.newFirewall(binary, "nfqfw.toml", config)
+	if err != nil {
+		return nil, err
+	}
+	f.through = through
+	// Where every user may make a socket.
+	f.socket = filepath.Join(filepath.Dir(f.config), "socket", "control.sock")
+	if err := os.Mkdir(filepath.Dir(f.socket), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(filepath.Dir(f.socket), 0o777); err != nil {
+		return nil, err
+	}
+	return f, f.Start(ctx)
+}
+
 // StartPF is StartFirewall with a ruleset in pf's grammar.
 func (n *Namespace) StartPF(ctx context.Context, binary, ruleset string) (*Firewall, error) {
 	return n.startFirewall(ctx, binary, "pf.conf", ruleset)
 }
 
 func (n *Namespace) startFirewall(ctx context.Context, binary, name, config string) (*Firewall, error) {
+	f, err := n.newFirewall(binary, name, config)
+	if err != nil {
+		return nil, err
+	}
+	return f, f.Start(ctx)
+}
+
+// newFirewall is one that does not run yet, but has its file.
+func (n *Namespace) newFirewall(binary, name, config string) (*Firewall, error) {
 	dir, err := n.lab.TempDir()
 	if err != nil {
 		return nil, err
@@ -49,10 +79,7 @@ func (n *Namespace) startFirewall(ctx context.Context, binary, name, config stri
 		namespace: n, binary: binary,
 		config: filepath.Join(dir, name), socket: filepath.Join(dir, "control.sock"),
 	}
-	if err := f.Configure(config); err != nil {
-		return nil, err
-	}
-	return f, f.Start(ctx)
+	return f, f.Configure(config)
 }
 
 // Start runs the daemon again after it has stopped.
