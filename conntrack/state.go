@@ -33,7 +33,7 @@ type State struct {
 	Offloaded bool // the kernel has an entry for it that carries the payload
 	Made      bool // and it was told to make it: it did not see the handshake
 	Proxied   bool // the SYN proxy made it
-	Adopted   bool // it was established before there was this table: its numbers are not known until they are seen
+	Adopted   bool // it began before there was this table: its numbers are not known until they are seen
 	Killed    bool // by an operator or a flush: it is not listed, and both sides are being told
 	Pressing  bool // it is one of the half-open states that the table's owner counts
 
@@ -140,6 +140,21 @@ func (s *State) ack(d Dir, p *packet.Packet) seqnum.Value {
 func (s *State) Establishes(d Dir, p *packet.Packet) bool {
 	return d == Original && s.Dst.State == SynSent && !s.ShakingHands() &&
 		p.Flags&(packet.ACK|packet.RST) == packet.ACK && p.Ack == s.Dst.SeqLo
+}
+
+// Meets says whether a packet is the server's answer in a handshake that was under way
+// before there was this table. Nothing of the client has been seen, and what it sends is
+// not answered before.
+func (s *State) Meets(d Dir, p *packet.Packet) bool {
+	return s.Adopted && d == Reply && p.IsSYNACK() && s.Opening() && !s.Src.Seen
+}
+
+// Meet takes the client's number and options over from its server's answer.
+func (s *State) Meet(p *packet.Packet) {
+	s.Src.SeqLo, s.Src.Seen = p.Ack, true
+	h := &s.Handshake
+	h.Client = p.Ack - 1
+	h.Scales, h.Stamps, h.SACK = p.Options.HasWScale, p.Options.HasTimestamp, p.Options.SACKPermitted
 }
 
 // Fits says whether a packet belongs to the connection at this point.

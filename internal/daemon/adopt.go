@@ -12,8 +12,7 @@ import (
 )
 
 // peers are the states of the client and of the server in an entry of the kernel's, by
-// whether its server has sent a FIN. A connection that is opening is nobody's: its next
-// packet is the first of it that is seen.
+// whether its server has sent a FIN.
 var peers = map[offload.TCPState][2]struct{ src, dst conntrack.PeerState }{
 	offload.Established: {{conntrack.Established, conntrack.Established}, {conntrack.Established, conntrack.Closing}},
 	offload.FinWait:     {{conntrack.Closing, conntrack.Established}, {conntrack.Established, conntrack.Closing}},
@@ -27,18 +26,18 @@ var peers = map[offload.TCPState][2]struct{ src, dst conntrack.PeerState }{
 type adopter struct {
 	*daemon
 	routes  *route.Table
+	closed  bool // while there was no daemon, who was not admitted was kept from the server
 	adopted int
 }
 
-// adopt takes over the connections in the scope of the rules that were established
-// before.
+// adopt takes over the connections in the scope of the rules that began before.
 func (d *daemon) adopt() error {
 	table, err := offload.Open()
 	if err != nil {
 		return err
 	}
 	defer table.Close()
-	a := &adopter{daemon: d, routes: route.New()}
+	a := &adopter{daemon: d, routes: route.New(), closed: d.hooks.WereClosed()}
 	if err := table.Dump(0, a.take); err != nil {
 		return err
 	}
@@ -57,8 +56,8 @@ func (a *adopter) take(t packet.Tuple, e *offload.Entry) {
 			return
 		}
 	}
-	of, ok := adoption(t, e)
-	if !ok || isReverse && of.Proxied {
+	of, ok := adoption(t, e, a.closed)
+	if !ok || isReverse && (of.Proxied || of.Opening) {
 		return
 	}
 	client, err := a.routes.To(t.Src.Netip())
@@ -87,15 +86,16 @@ func (a *adopter) serves(server netip.AddrPort) bool {
 	return false
 }
 
-// adoption is what an entry tells of its connection. It is not ok while that is not
-// established, or the hooks say that its client was not admitted yet.
-func adoption(t packet.Tuple, e *offload.Entry) (a engine.Adoption, ok bool) {
-	closed := 0
+// adoption is what an entry tells of its connection. It is not ok if nobody was admitted,
+// nor is being: the connection is nobody's, and its next packet is the first that is seen.
+func adoption(t packet.Tuple, e *offload.Entry, closed bool) (a engine.Adoption, ok bool) {
+	serverClosed := 0
 	if e.Mark&packet.MarkServerClosed != 0 {
-		closed = 1
+		serverClosed = 1
 	}
-	p, ok := peers[e.State]
-	if !ok || e.Mark&packet.MarkMask == packet.MarkOpening {
+	p, established := peers[e.State]
+	opening := e.Mark&packet.MarkMask == packet.MarkOpening && (closed || !established)
+	if !opening && !established || opening && e.State >= offload.TimeWait {
 		return a, false
 	}
 	idle, err := offload.Idle(*e)
@@ -103,7 +103,8 @@ func adoption(t packet.Tuple, e *offload.Entry) (a engine.Adoption, ok bool) {
 		idle = 0
 	}
 	return engine.Adoption{
-		Tuple: t, Src: p[closed].src, Dst: p[closed].dst, Doubtful: e.State == offload.Close && closed == 0,
+		Tuple: t, Src: p[serverClosed].src, Dst: p[serverClosed].dst, Doubtful: e.State == offload.Close && serverClosed == 0,
+		Opening: opening,
 		Proxied: e.SeqDiff != 0, SeqDiff: e.SeqDiff, ServerISN: e.ServerISN, TSDiff: e.TSDiff,
 		SrcWScale: e.SrcWScale, DstWScale: e.DstWScale, HasWScale: e.HasWScale, SACKPermitted: e.SACKPermitted,
 		Age: max(e.Age, idle), Idle: idle,

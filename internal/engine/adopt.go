@@ -9,8 +9,8 @@ import (
 	"nfqfw/rules"
 )
 
-// Adoption is a connection that was established before there was this engine, as the
-// kernel knows it.
+// Adoption is a connection that began before there was this engine, as the kernel knows
+// it.
 type Adoption struct {
 	Tuple    packet.Tuple // from the client
 	InName   string       // the interface by which the client is reached, taken for the one it came in by,
@@ -18,6 +18,9 @@ type Adoption struct {
 	ReplyDev uint32       // that by which the server is; 0: this machine is the server
 	Src, Dst conntrack.PeerState
 	Doubtful bool // a RST was seen that the server may not have obeyed
+	// Opening says that its client was not admitted, and its server has not accepted it:
+	// it is admitted, or not, when the client acknowledges what the server says next.
+	Opening bool
 
 	Proxied              bool // the SYN proxy made it
 	SeqDiff              seqnum.Size
@@ -31,9 +34,9 @@ type Adoption struct {
 	Idle time.Duration // since its last packet
 }
 
-// Adopt takes over a connection that a rule matches, and says whether it did. It counts
-// at once, whatever the limits: what is established stays. One that has a state already
-// keeps it.
+// Adopt takes over a connection that a rule matches, and says whether it did. If it is
+// established it counts at once, whatever the limits: it stays. One that has a state
+// already keeps it.
 func (e *Engine) Adopt(now time.Duration, a *Adoption) bool {
 	s := e.rules.Load()
 	r := s.match.MatchEnforced(a.InName, a.Tuple)
@@ -41,6 +44,9 @@ func (e *Engine) Adopt(now time.Duration, a *Adoption) bool {
 		return false
 	}
 	x := s.byNumber[r.Number-1]
+	if a.Opening {
+		return e.insertOpening(now, x, a)
+	}
 	src, err := e.holdSource(now, x, a.Tuple.Src)
 	if err != nil {
 		return false
@@ -88,6 +94,27 @@ func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Sourc
 		s.Handshake.Probe = e.probeNumber(s, seqnum.Value(now))
 		sh.Wait(s)
 	}
+	return true
+}
+
+// insertOpening adopts a kept handshake. Its server answers again, and so tells what the
+// client has to acknowledge.
+func (e *Engine) insertOpening(now time.Duration, x *entry, a *Adoption) bool {
+	sh := e.table.Lock(a.Tuple.Key())
+	defer sh.Unlock()
+	if s, _ := sh.Find(a.Tuple); s != nil {
+		return false
+	}
+	state := a.state(now, x.id)
+	state.Offloaded = false
+	state.Src.State, state.Dst.State = conntrack.SynSent, conntrack.Closed
+	state.Refresh(now - a.Idle)
+	s, err := sh.Insert(state)
+	if err != nil {
+		return false
+	}
+	x.states.Add(1)
+	e.press(s, now)
 	return true
 }
 

@@ -40,6 +40,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	s SA seq=500 ack=101                  one from the server
 //	c:40001 S seq=100                     another port of the client's
 //	c2 S seq=100                          another client, and s2 what it is answered
+//	adopt c:40001                         a handshake that was under way before there was the engine
 //	forged R seq=501                      in the server's name, from where clients are
 //	timestamps off                        the kernel cannot translate them, from now on
 //	tick                                  what is due without a packet
@@ -163,6 +164,12 @@ func (s *scenario) do(line string) {
 		}
 		all := packet.Options{HasWScale: true, SACKPermitted: true, HasTimestamp: true}
 		s.engine.servers.Learn(packet.TupleFrom(netip.AddrPort{}, scenarioServer), all, p.Options, s.now)
+	case "adopt":
+		p, err := s.parse([]string{words[1], "S"})
+		s.must(line, err)
+		if !s.engine.Adopt(s.now, &Adoption{Tuple: p.Tuple, InName: "eth0", InDev: 2, ReplyDev: 3, Opening: true}) {
+			s.t.Fatalf("%s: not adopted", line)
+		}
 	case "timestamps":
 		s.engine.SetTimestamps(words[1] == "on")
 	case "tick":

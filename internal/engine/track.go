@@ -10,6 +10,9 @@ import (
 // track decides about a packet of a connection that has a state and whose
 // handshake is not the SYN proxy's any more.
 func (v *visit) track() {
+	if v.state.Meets(v.dir, v.p) && !v.state.Forged(v.dir, v.p) {
+		v.state.Meet(v.p)
+	}
 	switch {
 	case v.state.Forged(v.dir, v.p):
 		v.d.drop(packet.ReasonStateMismatch)

@@ -69,6 +69,7 @@ type Hooks struct {
 	log        *slog.Logger
 	timestamps bool                 // they are translated, by every version of IP
 	standing   map[Family]installed // as Intact saw them first
+	wereClosed bool
 }
 
 // New makes hooks; it installs nothing.
@@ -136,12 +137,17 @@ func (h *Hooks) Inherit(timestamps bool) { h.timestamps = timestamps }
 // timestamps of the SYN proxy's connections.
 func (h *Hooks) Timestamps() bool { return h.timestamps }
 
+// WereClosed says whether Install has found hooks that kept new connections out while
+// nobody listened.
+func (h *Hooks) WereClosed() bool { return h.wereClosed }
+
 func (h *Hooks) install(ctx context.Context, families []Family, timestamps bool) error {
 	for _, f := range families {
 		present, err := read(ctx, f)
 		if err != nil {
 			return err
 		}
+		h.wereClosed = h.wereClosed || present["mangle"].closed()
 		if err := restore(ctx, f, text(h.config, f, present, timestamps)); err != nil {
 			return err
 		}

@@ -55,6 +55,13 @@ func leadsToOurs(rule string) bool {
 	return (verb == "-j" || verb == "-g") && strings.HasPrefix(target, prefix) && !strings.HasSuffix(target, `"`)
 }
 
+// closed says whether a rule of ours drops what nobody judges.
+func (p presence) closed() bool {
+	return slices.ContainsFunc(p.rules, func(rule string) bool {
+		return strings.Contains(rule, " -j NFQUEUE ") && !strings.HasSuffix(rule, " --queue-bypass")
+	})
+}
+
 func (p installed) empty() bool { return len(p) == 0 }
 
 // removal is the input for iptables-restore that takes all this away. Chains are
