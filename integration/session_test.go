@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -26,9 +28,13 @@ type session struct {
 	to        netip.AddrPort
 	expected  atomic.Bool  // its end is
 	exchanges atomic.Int64 // messages that have come back
-	longest   atomic.Int64 // the longest that a message took to come back since resetGap, in nanoseconds
 
-	err error // why it ended; of interest when it has
+	// The longest that a message took to come back since waits was called, and one that
+	// TCP had to send again, which a busy machine alone does not make it do; nanoseconds.
+	longest, again atomic.Int64
+
+	resent uint32 // segments that were sent again
+	err    error  // why it ended; of interest when it has
 }
 
 // sessions are many of them.
@@ -81,14 +87,37 @@ func (k *session) talk(ctx context.Context) error {
 			return fmt.Errorf("said %q, heard %q", message, answer)
 		}
 		took := time.Since(start)
-		k.longest.Store(max(k.longest.Load(), int64(took)))
-		k.exchanges.Add(1)
+		k.took(took)
 		select {
 		case <-ctx.Done():
 		case <-time.After(sessionInterval - min(took, sessionInterval)):
 		}
 	}
 	return nil
+}
+
+// took notes how long a message took to come back.
+func (k *session) took(d time.Duration) {
+	k.longest.Store(max(k.longest.Load(), int64(d)))
+	if resent := resent(k.conn); resent > k.resent {
+		k.resent = resent
+		k.again.Store(max(k.again.Load(), int64(d)))
+	}
+	k.exchanges.Add(1)
+}
+
+// resent is how many segments a socket has sent again.
+func resent(c *net.TCPConn) (n uint32) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0 // it is closed
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Total_retrans
+		}
+	})
+	return n
 }
 
 // round waits until each session that lives has said something and heard it.
@@ -106,13 +135,14 @@ func (s *sessions) round(ctx context.Context) error {
 	return nil
 }
 
-// longest is the longest that any session had to wait for an answer since the last call.
-func (s *sessions) longest() time.Duration {
-	var d int64
+// waits are the longest that any session had to wait for an answer since the last call,
+// and the longest for which something was sent again.
+func (s *sessions) waits() (longest, again time.Duration) {
 	for _, k := range s.all() {
-		d = max(d, k.longest.Swap(0))
+		longest = max(longest, time.Duration(k.longest.Swap(0)))
+		again = max(again, time.Duration(k.again.Swap(0)))
 	}
-	return time.Duration(d)
+	return longest, again
 }
 
 // end has all sessions fall silent, with their connections open, and returns those that
