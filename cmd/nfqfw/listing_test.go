@@ -63,9 +63,10 @@ func info(_ context.Context, _ json.RawMessage, send func(any) error) error {
 	return send(control.Info{
 		Status: "enabled", Uptime: (49*time.Hour + 5*time.Minute + 6*time.Second).Seconds(),
 		States: control.Usage{Current: 12, Limit: 100000}, Sources: control.Usage{Current: 3, Limit: 10000},
-		Counters: []control.NamedCounter{{Name: "match", Packets: 1767060}, {Name: "bad-offset", Packets: 0}, {Name: "max-src-conn", Packets: 88353}},
-		Losses:   []control.NamedCounter{{Name: "queue-dropped", Packets: 353412}, {Name: "segments-failed", Packets: 0}},
-		Limits:   []control.NamedCounter{{Name: "max states per rule", Packets: 2}, {Name: "max-src-conn", Packets: 88353}},
+		Goroutines: 21,
+		Counters:   []control.NamedCounter{{Name: "match", Packets: 1767060}, {Name: "bad-offset", Packets: 0}, {Name: "max-src-conn", Packets: 88353}},
+		Losses:     []control.NamedCounter{{Name: "queue-dropped", Packets: 353412}, {Name: "segments-failed", Packets: 0}},
+		Limits:     []control.NamedCounter{{Name: "max states per rule", Packets: 2}, {Name: "max-src-conn", Packets: 88353}},
 		Syncookies: control.Syncookies{
 			Mode: "adaptive", Sent: 50, Validated: 40, Invalid: 3, Pressure: control.Pressure{HalfOpen: 7, Start: 25000, End: 12000},
 		},

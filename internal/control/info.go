@@ -8,8 +8,11 @@ import (
 
 // Info is the firewall at a glance, as "nfqfw info --json" shows it.
 type Info struct {
-	Status   string         `json:"status"` // "enabled"
-	Uptime   float64        `json:"uptime"` // seconds
+	Status string  `json:"status"` // "enabled"
+	Uptime float64 `json:"uptime"` // seconds
+
+	Goroutines int `json:"goroutines"` // of the daemon: as many in the long run as at the start
+
 	States   Usage          `json:"states"`
 	Evicted  uint64         `json:"evicted"` // states that made room for others: closed ones, or the oldest half-open
 	Sources  Usage          `json:"sources"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"time"
 
 	"nfqfw/internal/control"
@@ -20,7 +21,7 @@ func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error
 	}
 	limits := d.config.Load().Limits
 	return send(&control.Info{
-		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Counters: d.counters(), Losses: losses, Limits: d.limitCounters(),
+		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Goroutines: runtime.NumGoroutine(), Counters: d.counters(), Losses: losses, Limits: d.limitCounters(),
 		Evicted:    d.engine.Counters().Evicted.Load(),
 		States:     control.Usage{Current: d.engine.Len(), Limit: limits.States},
 		Sources:    control.Usage{Current: d.engine.SourceLen(), Limit: limits.SrcNodes},
