@@ -13,8 +13,9 @@ VULNDB = golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018
 SIM_RUNS ?= 200000
 SEED ?= 0
 FUZZTIME ?= 30s
+SOAK ?= 10m
 
-.PHONY: help build setup test check demo sim fuzz bench reuse bulk clean
+.PHONY: help build setup test check demo sim fuzz soak bench reuse bulk clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
@@ -44,6 +45,9 @@ demo: setup build ## the story of the README on a lab of network namespaces (roo
 
 sim: ## a long campaign of the simulation: SIM_RUNS new seeds, or one SEED with all that happens
 	$(GO) test -count=1 -timeout 60m -v ./internal/sim -run Campaign -runs $(SIM_RUNS) -first 0 -seed $(SEED)
+
+soak: setup ## everything at once for SOAK, with crashes, floods and reloads; what to repeat by SEED (root)
+	$(GO) test -count=1 -timeout 2h -v ./integration -run 'TestSoak$$' -soak $(SOAK) -seed $(SEED)
 
 fuzz: ## every fuzz target, for FUZZTIME each
 	@set -e; for file in $$(grep -rl '^func Fuzz' --include='*_test.go' .); do \

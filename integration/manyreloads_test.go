@@ -3,32 +3,9 @@ package integration
 import (
 	"context"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 )
-
-// footprint is what a daemon holds of the system.
-type footprint struct {
-	descriptors, threads, kilobytes int
-}
-
-func (g *guarded) footprint() (p footprint) {
-	g.t.Helper()
-	list := must[[]os.DirEntry](g.t, "list descriptors")(os.ReadDir(fmt.Sprintf("/proc/%d/fd", g.fw.Pid())))
-	status := string(must[[]byte](g.t, "read status")(os.ReadFile(fmt.Sprintf("/proc/%d/status", g.fw.Pid()))))
-	field := func(name string) int {
-		_, rest, _ := strings.Cut(status, "\n"+name+":")
-		words := strings.Fields(rest)
-		if len(words) == 0 {
-			g.t.Fatalf("no %s in:\n%s", name, status)
-		}
-		return must[int](g.t, name)(strconv.Atoi(words[0]))
-	}
-	return footprint{len(list), field("Threads"), field("VmRSS")}
-}
 
 // manyReloads is how many come in a row.
 const manyReloads = 50
@@ -61,10 +38,7 @@ func TestManyReloads(t *testing.T) {
 	end()
 	after := g.footprint()
 	t.Logf("before %+v, after %+v", before, after)
-	spareThreads, spareKilobytes := 8, 32<<10 // of the Go runtime
-	if raceEnabled {
-		spareKilobytes *= 2
-	}
+	spareThreads, spareKilobytes := spareFootprint()
 	if after.descriptors > before.descriptors || after.threads > before.threads+spareThreads || after.kilobytes > before.kilobytes+spareKilobytes {
 		t.Errorf("before %d reloads: %+v, after them: %+v", manyReloads, before, after)
 	}
