@@ -202,6 +202,15 @@ func (sh *Shard) Waiting(now time.Duration, due func(*State) bool) {
 	sh.waiting = kept
 }
 
+// TryLockShard locks shard i, or is nil if that is locked: who has locked another must not
+// wait.
+func (t *Table) TryLockShard(i int) *Shard {
+	if !t.shards[i].mu.TryLock() {
+		return nil
+	}
+	return &t.shards[i]
+}
+
 // Shards is the number of shards, for LockShard.
 func (t *Table) Shards() int { return tableShards }
 

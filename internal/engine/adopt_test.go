@@ -80,3 +80,28 @@ func TestAdoptNot(t *testing.T) {
 		}
 	}
 }
+
+// A new connection finds room wherever a half-open one is, and no established one goes.
+func TestRoomIsMadeAnywhere(t *testing.T) {
+	e := adopting(rules.Rule{State: rules.Keep})
+	for port := range uint16(9) {
+		e.Adopt(0, adoption(port, 0))
+	}
+	var d Decision
+	for port := uint16(1000); port < 1100; port++ {
+		e.Handle(0, &packet.Packet{Tuple: adoption(port, 0).Tuple, Flags: packet.SYN}, &d)
+		if d.Verdict != packet.Pass {
+			t.Fatalf("SYN %d: %v", port, d.Reason)
+		}
+	}
+	established := 0
+	_ = e.States(0, func(l *Listed) error {
+		if l.Dst.State == conntrack.Established {
+			established++
+		}
+		return nil
+	})
+	if established != 9 || e.Len() != 10 || e.Counters().Evicted.Load() != 99 {
+		t.Errorf("%d established of %d, %d evicted", established, e.Len(), e.Counters().Evicted.Load())
+	}
+}

@@ -35,6 +35,8 @@ type Engine struct {
 	killed   atomic.Int64 // states in the table that were killed
 	leaving  atomic.Int64 // states in the table that were killed, or whose time is over
 
+	elsewhere atomic.Uint32 // shards in which room was looked for, of no use otherwise
+
 	// Tick's own, which only one goroutine calls:
 	turn     int
 	due      []Decision
@@ -334,14 +336,54 @@ func (v *visit) insert(s conntrack.State) bool {
 
 // makeRoom removes a state that matters less than a new one, if there is any.
 func (v *visit) makeRoom() bool {
-	s := v.shard.Expendable()
-	if s == nil {
+	if s := v.shard.Expendable(); s != nil {
+		v.evict(v.shard, s)
+		return true
+	}
+	return v.makeRoomElsewhere()
+}
+
+// Elsewhere room is looked for only if one state in halfOpenShare is half-open, so that a
+// table full of established ones costs no look; and, if there are more states than in
+// smallTable, not in more than moreShards shards.
+const (
+	halfOpenShare = 64
+	smallTable    = 1000
+	moreShards    = 16
+)
+
+// makeRoomElsewhere is makeRoom for when all that is in the packet's own shard stays, as
+// it may while other shards are full of what a flood has left.
+func (v *visit) makeRoomElsewhere() bool {
+	states, shards := v.table.Len(), v.table.Shards()
+	if int(v.total.states.Load())*halfOpenShare < states {
 		return false
 	}
+	if states > smallTable {
+		shards = moreShards
+	}
+	for range shards {
+		sh := v.table.TryLockShard(int(v.elsewhere.Add(1)) % v.table.Shards())
+		if sh == nil {
+			continue
+		}
+		s := sh.Expendable()
+		if s != nil {
+			v.evict(sh, s)
+		}
+		sh.Unlock()
+		if s != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// evict removes a state to make room.
+func (v *visit) evict(sh *conntrack.Shard, s *conntrack.State) {
 	if v.standsFor(s) {
 		v.d.Evicted = deleteEntry(s.Tuple)
 	}
-	v.evicted = v.forget(v.shard, s)
+	v.evicted = v.forget(sh, s)
 	v.counters.Evicted.Add(1)
-	return true
 }
