@@ -26,7 +26,8 @@ var peers = map[offload.TCPState][2]struct{ src, dst conntrack.PeerState }{
 type adopter struct {
 	*daemon
 	routes  *route.Table
-	closed  bool // while there was no daemon, who was not admitted was kept from the server
+	closed  bool              // while there was no daemon, who was not admitted was kept from the server
+	opening []engine.Adoption // come last: what is established is not to lack the room
 	adopted int
 }
 
@@ -40,6 +41,9 @@ func (d *daemon) adopt() error {
 	a := &adopter{daemon: d, routes: route.New(), closed: d.hooks.WereClosed()}
 	if err := table.Dump(0, a.take); err != nil {
 		return err
+	}
+	for i := range a.opening {
+		a.put(&a.opening[i])
 	}
 	if a.adopted > 0 {
 		d.log.Info("connections taken over", "connections", a.adopted)
@@ -70,7 +74,15 @@ func (a *adopter) take(t packet.Tuple, e *offload.Entry) {
 	}
 	of.InDev, of.ReplyDev = client.Device, server.Device
 	of.InName = a.interfaces.link(client.Device).name
-	if a.engine.Adopt(a.now(), &of) {
+	if of.Opening && len(a.opening) < a.config.Load().Limits.States {
+		a.opening = append(a.opening, of)
+	} else if !of.Opening {
+		a.put(&of)
+	}
+}
+
+func (a *adopter) put(of *engine.Adoption) {
+	if a.engine.Adopt(a.now(), of) {
 		a.adopted++
 	}
 }
