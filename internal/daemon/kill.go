@@ -55,6 +55,7 @@ func (d *daemon) answerKill(_ context.Context, raw json.RawMessage, send func(an
 
 // run ends, until ctx does, the connections of sources that are to be flushed.
 func (k *killer) run(ctx context.Context) error {
+	sources, states := 0, 0 // since the last line
 	for {
 		select {
 		case <-ctx.Done():
@@ -64,6 +65,10 @@ func (k *killer) run(ctx context.Context) error {
 		pending := k.flushes.take()
 		n := k.kill(pending.holds, false)
 		k.flushes.flushed.Add(uint64(n))
-		k.log.Info("states of overloading sources flushed", "sources", len(pending), "states", n)
+		sources, states = sources+len(pending), states+n
+		k.executor.flushed.Do(func() {
+			k.log.Info("states of overloading sources flushed", "sources", sources, "states", states)
+			sources, states = 0, 0
+		})
 	}
 }

@@ -27,6 +27,7 @@ type executor struct {
 	refused rate.Sometimes // log lines about refusals
 	failed  rate.Sometimes // and about the kernel's table
 	put     rate.Sometimes // and about sources that are put into a table
+	flushed rate.Sometimes // and about those whose states are flushed
 }
 
 // newExecutor makes the executor of a loop.
@@ -44,14 +45,19 @@ func (d *daemon) newExecutor(loop string) (*executor, error) {
 		return nil, errors.Join(err, sender.Close(), tracked.Close())
 	}
 	d.senders = append(d.senders, sender, tracked)
-	x := &executor{
-		daemon: d, heart: heart{loop: loop}, sender: sender, tracked: tracked, table: table,
-		refused: rate.Sometimes{First: 5, Interval: time.Second},
-		failed:  rate.Sometimes{First: 5, Interval: time.Second},
-		put:     rate.Sometimes{First: 5, Interval: time.Second},
+	x := &executor{daemon: d, heart: heart{loop: loop}, sender: sender, tracked: tracked, table: table}
+	for _, lines := range []*rate.Sometimes{&x.refused, &x.failed, &x.put, &x.flushed} {
+		lines.First, lines.Interval = 5, lineInterval(queues(d.config.Load()))
 	}
 	d.hearts = append(d.hearts, &x.heart)
 	return x, nil
+}
+
+// lineInterval is between two log lines of one kind and one executor: all together write
+// no more than a few a second.
+func lineInterval(queues int) time.Duration {
+	const linesPerSecond = 4
+	return max(time.Second, time.Duration(queues)*time.Second/linesPerSecond)
 }
 
 func (x *executor) close() error {
