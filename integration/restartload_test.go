@@ -3,11 +3,9 @@ package integration
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -233,67 +231,4 @@ func (r *restarting) upgrades() {
 	if exe != next {
 		r.t.Errorf("%s runs, want %s", exe, next)
 	}
-}
-
-// halfway is how many handshakes are under way when the daemon dies.
-const halfway = 8
-
-// A kept handshake that is under way when the daemon dies goes on with the next one, and
-// is admitted as any other: of one source no more than the limit, and never before the
-// client has answered its server.
-func TestHandshakesOutliveDaemon(t *testing.T) {
-	for i, at := range places {
-		for end, stop := range map[string]func(*Firewall) error{"SIGTERM": (*Firewall).Stop, "SIGKILL": (*Firewall).Kill} {
-			t.Run(at.name+"/"+end, func(t *testing.T) {
-				g := guard(t, "keep", at, Families[i], 3, AcceptOptions{Echo: true})
-				g.halfway(stop)
-			})
-		}
-	}
-}
-
-func (g *guarded) halfway(stop func(*Firewall) error) {
-	g.t.Helper()
-	client := g.lab.Client
-	client.lose(g.t, drop{g.family, "OUTPUT", "--dport 80 ! --tcp-flags SYN,ACK SYN", true})
-	began := time.Now()
-	var conns []*net.TCPConn
-	for range halfway {
-		conns = append(conns, must[*net.TCPConn](g.t, "dial")(client.Dial(g.ctx, netip.AddrPortFrom(g.source(0), 0), g.srv.Addr())))
-	}
-	defer func() {
-		for _, c := range conns {
-			_ = c.Close()
-		}
-	}()
-	g.waitSummary(g.source(0), fmt.Sprintf("%d SYN_SENT:ESTABLISHED", halfway))
-	if err := stop(g.fw); err != nil {
-		g.t.Fatal(err)
-	}
-	if err := g.fw.Start(g.ctx); err != nil {
-		g.t.Fatal(err)
-	}
-	watch := g.sample(g.source(0))
-	client.lossless(g.t, g.family)
-	outcomes := make([]Outcome, halfway)
-	var wg sync.WaitGroup
-	for i, c := range conns {
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(g.ctx, sessionPatience)
-			defer cancel()
-			outcomes[i] = outcomeOf(prove(ctx, c, HoldOptions{}))
-		})
-	}
-	wg.Wait()
-	watch.expect(g, 3)
-	count := func(o Outcome) int {
-		return len(slices.DeleteFunc(slices.Clone(outcomes), func(p Outcome) bool { return p != o }))
-	}
-	if count(Held) != 3 || count(Reset) != halfway-3 || g.srv.Count() != 3 {
-		g.t.Errorf("%v, %d accepted, want 3 held", outcomes, g.srv.Count())
-	}
-	if n := g.counted(g.source(0)); n != 3 {
-		g.t.Errorf("%d count", n)
-	}
-	g.t.Logf("all are served or refused %v after the first began", time.Since(began).Round(time.Millisecond))
 }

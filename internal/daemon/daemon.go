@@ -315,11 +315,12 @@ func (d *daemon) drain(ctx context.Context) {
 	}
 }
 
-// open is how many connections need the kernel to track them, or to translate for them.
+// open is how many connections need the kernel to track them, or to translate for them:
+// those of kept handshakes too, which may be done before there is another daemon.
 func (d *daemon) open() int {
 	n := 0
 	_ = d.engine.States(d.now(), func(l *engine.Listed) error {
-		if l.Offloaded && !l.Closed() {
+		if l.Offloaded && !l.Closed() || l.Opening() && !l.ShakingHands() {
 			n++
 		}
 		return nil
