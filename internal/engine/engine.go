@@ -35,7 +35,8 @@ type Engine struct {
 	killed   atomic.Int64 // states in the table that were killed
 	leaving  atomic.Int64 // states in the table that were killed, or whose time is over
 
-	elsewhere atomic.Uint32 // shards in which room was looked for, of no use otherwise
+	elsewhere atomic.Uint32 // shards in which makeRoomElsewhere has looked: it goes on with the next
+	barren    atomic.Int64  // the time until which it need not
 
 	// Tick's own, which only one goroutine calls:
 	turn     int
@@ -343,23 +344,23 @@ func (v *visit) makeRoom() bool {
 	return v.makeRoomElsewhere()
 }
 
-// Elsewhere room is looked for only if one state in halfOpenShare is half-open, so that a
-// table full of established ones costs no look; and, if there are more states than in
-// smallTable, not in more than moreShards shards.
+// If there are more states than in smallTable, room is looked for in moreShards shards
+// beside the packet's own. Where there was none nobody looks again for barrenTime: a table
+// full of established connections is to cost no look for each SYN.
 const (
-	halfOpenShare = 64
-	smallTable    = 1000
-	moreShards    = 16
+	smallTable = 1000
+	moreShards = 16
+	barrenTime = 10 * time.Millisecond
 )
 
 // makeRoomElsewhere is makeRoom for when all that is in the packet's own shard stays, as
 // it may while other shards are full of what a flood has left.
 func (v *visit) makeRoomElsewhere() bool {
-	states, shards := v.table.Len(), v.table.Shards()
-	if int(v.total.states.Load())*halfOpenShare < states {
+	if int64(v.now) < v.barren.Load() {
 		return false
 	}
-	if states > smallTable {
+	shards := v.table.Shards()
+	if v.table.Len() > smallTable {
 		shards = moreShards
 	}
 	for range shards {
@@ -376,6 +377,7 @@ func (v *visit) makeRoomElsewhere() bool {
 			return true
 		}
 	}
+	v.barren.Store(int64(v.now + barrenTime))
 	return false
 }
 
