@@ -13,13 +13,14 @@ type footprint struct {
 	goroutines                      int // 0: not asked
 }
 
-// spareFootprint is how much more the Go runtime may come to hold by itself.
-func spareFootprint() (threads, kilobytes int) {
-	threads, kilobytes = 8, 32<<10
+// spareFootprint is how much more a daemon may hold at one moment than at another: the
+// pipes of a program that it runs, and what the Go runtime comes to hold by itself.
+func spareFootprint() (descriptors, threads, kilobytes int) {
+	descriptors, threads, kilobytes = 4, 8, 32<<10
 	if raceEnabled {
 		kilobytes *= 2
 	}
-	return threads, kilobytes
+	return descriptors, threads, kilobytes
 }
 
 func (g *guarded) footprint() footprint {

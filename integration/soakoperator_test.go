@@ -171,12 +171,9 @@ func (l *life) drift() string {
 // grows says what the daemon has more of in the end than in the beginning.
 func (l *life) grows() error {
 	first, last := l.thirds()
-	const (
-		spareGoroutines  = 4 // of commands that are being answered
-		spareDescriptors = 4
-	)
-	threads, kilobytes := spareFootprint()
-	if last.descriptors > first.descriptors+spareDescriptors || last.goroutines > first.goroutines+spareGoroutines ||
+	const spareGoroutines = 4 // of commands that are being answered
+	descriptors, threads, kilobytes := spareFootprint()
+	if last.descriptors > first.descriptors+descriptors || last.goroutines > first.goroutines+spareGoroutines ||
 		last.threads > first.threads+threads || last.kilobytes > first.kilobytes+kilobytes {
 		return fmt.Errorf("it grows: %s", l.drift())
 	}
