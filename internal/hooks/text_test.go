@@ -125,6 +125,16 @@ COMMIT
 COMMIT
 `
 
+// What is installed tells whether it keeps out whom nobody judges.
+func TestClosed(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		c := Config{LastQueue: 1, Rules: golden["everything"].Rules, Open: open}
+		if got := parseSaved(Rules(c, IPv4))["mangle"].closed(); got == open {
+			t.Errorf("open %v: closed %v", open, got)
+		}
+	}
+}
+
 func TestParseSaved(t *testing.T) {
 	want := installed{"raw": {
 		chains: []string{"NFQFW-PREROUTING"},
