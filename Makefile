@@ -28,7 +28,7 @@ setup: ## install the Debian packages that tests and demo use (root)
 	sh $(SETUP)
 
 test: setup ## every test, those on the real kernel included (root)
-	$(GO) test -count=1 -timeout 20m ./...
+	$(GO) test -count=1 -timeout 28m ./...
 
 check: ## formatting, vet, linter, module files, known vulnerabilities
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
