@@ -31,7 +31,8 @@ type State struct {
 	TSDiff    uint32      // and to the server's timestamps
 	Timeout   Timeout
 	Offloaded bool // the kernel has an entry for it that carries the payload
-	Made      bool // and it was told to make it: it did not see the handshake
+	Made      bool // and it was told to make it: it did not see the handshake,
+	Anew      bool // nor that a side has closed
 	Proxied   bool // the SYN proxy made it
 	Adopted   bool // it began before there was this table: its numbers are not known until they are seen
 	Killed    bool // by an operator or a flush: it is not listed, and both sides are being told

@@ -48,7 +48,7 @@ func (v *visit) kernelObeys() bool {
 		return true
 	case v.p.Flags.Has(packet.RST):
 		return k == packet.KernelReset
-	case to.State >= conntrack.Closing:
+	case to.State >= conntrack.Closing && !v.state.Anew:
 		return k >= packet.KernelClosed
 	default:
 		return k >= packet.KernelClosing

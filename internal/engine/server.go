@@ -135,7 +135,7 @@ func (v *visit) join() {
 
 // create is the order for the kernel's entry of an established connection.
 func (e *Engine) create(s *conntrack.State) packet.Offload {
-	s.Made = true
+	s.Made, s.Anew = true, max(s.Src.State, s.Dst.State) > conntrack.Established
 	return packet.Offload{
 		Op: packet.OffloadCreate, Tuple: s.Tuple, Timeout: e.ruleOf(s).lifetimes.Timeouts[s.Timeout],
 		SeqDiff: s.SeqDiff, TSDiff: s.TSDiff, ServerISN: s.Dst.SeqLo - 1,
