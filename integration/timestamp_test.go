@@ -100,13 +100,19 @@ func (g *guarded) ss(n *Namespace) []string {
 	return slices.Collect(strings.Lines(string(out)))
 }
 
+// overtaken is how many segments of a load may come behind younger ones: two CPUs that
+// hand over what came by a veth pair keep no order. A timestamp that is translated wrong
+// shows once for each connection at least.
+const overtaken = 3
+
 // expectNoFault looks that TCP of a namespace has found no timestamp wrong.
 func (n *Namespace) expectNoFault(t *testing.T) {
 	t.Helper()
 	counters := must[map[string]int](t, "netstat")(n.netstat())
 	for _, name := range []string{"TSEcrRejected", "PAWSActive", "PAWSEstab", "PAWSOldAck", "PAWSTimewait"} {
 		got, known := counters[name]
-		if got != 0 || !known && name != "TSEcrRejected" {
+		allowed := map[string]int{"PAWSEstab": overtaken}[name]
+		if got > allowed || !known && name != "TSEcrRejected" {
 			t.Errorf("%s: %s %d", n.Name, name, got)
 		}
 	}
