@@ -29,8 +29,8 @@ the file again, as "nfqfw reload" does.
 
 It puts chains of its own, named NFQFW-..., into the tables raw and mangle of
 iptables and ip6tables, and takes them away when it stops; "nfqfw hooks" prints
-them. It has the kernel count the traffic of connections meanwhile
-(net.netfilter.nf_conntrack_acct).`,
+them. Meanwhile it has the kernel count the traffic of connections, and note when they
+began (net.netfilter.nf_conntrack_acct, nf_conntrack_timestamp).`,
 		Example: "  nfqfw run -c /etc/nfqfw.toml",
 		Args:    noArgs,
 		RunE: does(func(cmd *cobra.Command) error {
