@@ -1,9 +1,6 @@
 package conntrack
 
-import (
-	"iter"
-	"time"
-)
+import "time"
 
 // Timeout is a class of lifetimes: which one a state has follows from the
 // states of its peers (pf.conf(5), "set timeout").
@@ -87,22 +84,4 @@ type Lifetimes struct {
 	Scaling
 	OwnScaling bool          // by the number of the rule's own states, not of all
 	SrcTrack   time.Duration // how long a source is remembered after its last state
-}
-
-// Overrides are the lifetimes that differ from those of all, by pf's names and in its
-// order: in seconds, and adaptive.start and adaptive.end in states.
-func (l Lifetimes) Overrides(global Lifetimes) iter.Seq2[string, float64] {
-	return func(yield func(string, float64) bool) {
-		for c, d := range l.Timeouts {
-			if d != global.Timeouts[c] && !yield(Timeout(c).String(), d.Seconds()) {
-				return
-			}
-		}
-		if l.OwnScaling && !(yield("adaptive.start", float64(l.Start)) && yield("adaptive.end", float64(l.End))) {
-			return
-		}
-		if l.SrcTrack != global.SrcTrack {
-			yield("src.track", l.SrcTrack.Seconds())
-		}
-	}
 }

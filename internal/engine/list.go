@@ -166,13 +166,3 @@ func (x *entry) listed() *ListedRule {
 	}
 	return l
 }
-
-// HasStates says of a rule that has vanished whether states of it finish yet.
-func (e *Engine) HasStates(name string) bool {
-	for _, x := range e.rules.Load().byID {
-		if x != nil && x.Name == name {
-			return x.states.Load() > 0
-		}
-	}
-	return false
-}
