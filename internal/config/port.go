@@ -29,7 +29,7 @@ func parsePorts(s string) (rules.PortRange, error) {
 	}
 	if s == "" || strings.Trim(s, "0123456789-") != "" {
 		return rules.PortRange{}, fmt.Errorf("%s is not a port (1-65535), a range (8000-8010) or a known service%s",
-			shown(s), didYouMean(s, rules.ServiceNames()))
+			shown(s), DidYouMean(s, rules.ServiceNames()))
 	}
 	first, last, isRange := strings.Cut(s, "-")
 	if !isRange {

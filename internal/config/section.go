@@ -117,7 +117,7 @@ func unknownKey(name string, fields []field) error {
 	for i, f := range fields {
 		known[i] = f.key
 	}
-	return fmt.Errorf("unknown key%s", didYouMean(name, known))
+	return fmt.Errorf("unknown key%s", DidYouMean(name, known))
 }
 
 // shownKey quotes a key that would not be one word of one line.

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// didYouMean gives the known word next to a misspelt one, as the end of an
+// DidYouMean gives the known word next to a misspelt one, as the end of an
 // error, or nothing if none is near.
-func didYouMean(word string, known []string) string {
+func DidYouMean(word string, known []string) string {
 	word = strings.ToLower(word)
 	best, near := "", len(word)/3+1
 	for _, k := range known {
@@ -50,6 +50,3 @@ func distance(a, b string, limit int) int {
 	}
 	return min(above[len(b)], limit)
 }
-
-// DidYouMean is the same for words that are not the configuration's.
-func DidYouMean(word string, known []string) string { return didYouMean(word, known) }

@@ -43,7 +43,7 @@ func (t tableNames) known(name string) error {
 	if err := checkTableName(name); err != nil {
 		return err
 	}
-	return fmt.Errorf("there is no [table.%s]%s", name, didYouMean(name, t))
+	return fmt.Errorf("there is no [table.%s]%s", name, DidYouMean(name, t))
 }
 
 // defaultRefuse has a block rule say nothing to sources that only tables name, unless

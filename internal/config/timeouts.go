@@ -47,7 +47,7 @@ func readTimeouts(s section) timeouts {
 		return field{key: "optimization", value: text(func(name string) error {
 			preset, ok := conntrack.Optimization(name)
 			if !ok {
-				return fmt.Errorf("%s is not %s%s", shown(name), either(presets), didYouMean(name, presets))
+				return fmt.Errorf("%s is not %s%s", shown(name), either(presets), DidYouMean(name, presets))
 			}
 			t.preset = &preset
 			return nil

@@ -102,7 +102,7 @@ func word[T ~uint8](dst *T, words []string) func(any) error {
 	return text(func(s string) error {
 		i := slices.Index(words, s)
 		if i < 0 {
-			return fmt.Errorf("%s is not %s%s", shown(s), either(words), didYouMean(s, words))
+			return fmt.Errorf("%s is not %s%s", shown(s), either(words), DidYouMean(s, words))
 		}
 		*dst = T(i)
 		return nil

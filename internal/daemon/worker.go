@@ -219,10 +219,11 @@ func (w *worker) logDrop() {
 	w.unlogged++
 	w.refused.Do(func() {
 		attrs := []any{"reason", d.Reason, "tuple", w.packet.Tuple, "flags", w.packet.Flags}
-		if r := &d.Refusal; r.Rule != "" {
+		r := &d.Refusal
+		if r.Rule != "" {
 			attrs = append(attrs, "rule", r.Rule)
 		}
-		if r := &d.Refusal; r.Limit > 0 {
+		if r.Limit > 0 {
 			attrs = append(attrs, "connections", r.Count, "limit", r.Limit)
 		}
 		if w.unlogged > 1 {
