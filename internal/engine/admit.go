@@ -30,15 +30,19 @@ var reasons = [...]packet.Reason{
 func (v *visit) excess() (over Refusal, found bool) {
 	x := v.rule
 	n := x.admitted.Load()
-	overloads := x.Overload != "" && (v.over.Limit == conntrack.LimitConns || v.over.Limit == conntrack.LimitRate)
 	switch {
 	case x.CountOnly:
 	case x.Max > 0 && n >= int64(x.Max):
 		return Refusal{Reason: packet.ReasonMax, Count: uint64(n), Limit: uint64(x.Max)}, true
-	case v.over.Limit != conntrack.LimitNone && !overloads:
+	case v.over.Limit != conntrack.LimitNone && !x.overloads(v.over.Limit):
 		return x.refusal(v.over), true
 	}
 	return Refusal{}, false
+}
+
+// overloads says whether a source that passes the limit is put into a table.
+func (x *entry) overloads(l conntrack.Limit) bool {
+	return x.Overload != "" && (l == conntrack.LimitConns || l == conntrack.LimitRate)
 }
 
 // refusal is for a source that has as much as the rule allows.
@@ -121,7 +125,7 @@ func (v *visit) refusedSource(x *entry) Refusal {
 
 // overload orders that the source be put into the rule's table.
 func (v *visit) overload(x *entry, over conntrack.Excess) {
-	if x.Overload != "" && (over.Limit == conntrack.LimitConns || over.Limit == conntrack.LimitRate) {
+	if x.overloads(over.Limit) {
 		v.d.Overload = Overload{Table: x.Overload, Prefix: x.Source(v.state.Tuple.Src), Flush: x.Flush, Rule: x.Name}
 	}
 }

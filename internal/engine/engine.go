@@ -288,12 +288,17 @@ func (v *visit) remove() {
 	if v.over.Limit != conntrack.LimitNone && src != nil && src.Key == v.rule.sourceKey(v.p.Src) {
 		v.over = src.Excess(&v.rule.limits, v.now)
 	}
+	v.dropLater(src)
+	v.state = nil
+}
+
+// dropLater has letGo drop a source that a state held.
+func (v *visit) dropLater(src *conntrack.Source) {
 	if v.removed[0] == nil {
 		v.removed[0] = src
 	} else {
 		v.removed[1] = src
 	}
-	v.state = nil
 }
 
 // forget takes a state out of the table, and returns the source it held.

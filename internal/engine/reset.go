@@ -161,7 +161,7 @@ func (v *visit) obeyed() {
 // go. The state stays for a while, to take what its client says yet.
 func (v *visit) dying(s *conntrack.State) {
 	v.leave(s)
-	v.removed[0] = s.Unbind()
+	v.dropLater(s.Unbind())
 	s.Killed = true
 	v.killed.Add(1)
 	h := &s.Handshake
