@@ -11,6 +11,14 @@ type Prefix struct {
 	Negated bool
 }
 
+// PrefixText is a prefix as pf writes it: an address without its length.
+func PrefixText(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
 // Prefixes is a list of address ranges. An empty one holds every address. An
 // address is in the list if the longest prefix that holds it is not negated,
 // as in a pf table; a list of negated prefixes only holds all others.

@@ -3,7 +3,6 @@ package rules
 import (
 	"fmt"
 	"iter"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -135,7 +134,7 @@ func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 func (a Addresses) text() string {
 	var words []string
 	for _, p := range a.Prefixes {
-		words = append(words, sign(p.Negated)+prefixText(p.Prefix))
+		words = append(words, sign(p.Negated)+PrefixText(p.Prefix))
 	}
 	for _, t := range a.Tables {
 		words = append(words, sign(t.Negated)+"<"+t.Name+">")
@@ -155,13 +154,6 @@ func sign(negated bool) string {
 		return "! "
 	}
 	return ""
-}
-
-func prefixText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }
 
 // portsText has names for services. A single port has pf's sign of equality.

@@ -85,11 +85,11 @@ func (t tableNames) element(v any) (element, error) {
 		}
 		return element{table: &ref}, nil
 	}
-	p, err := parsePrefix(rest)
+	p, err := ParseEntry(s)
 	if err != nil {
-		return element{}, fmt.Errorf("%s %w", shown(s), err)
+		return element{}, err
 	}
-	return element{prefixes: []rules.Prefix{{Prefix: p, Negated: negated}}}, nil
+	return element{prefixes: []rules.Prefix{p}}, nil
 }
 
 // reference reads "<name>".

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/netip"
 	"strconv"
+
+	"nfqfw/rules"
 )
 
 // Source is a source as "nfqfw sources --json" shows it.
@@ -34,19 +36,11 @@ func (s *Source) WriteText(w io.Writer, verbose int) error {
 		seconds = s.Rate.Seconds
 	}
 	_, err := fmt.Fprintf(w, "%s -> %s ( states %d, connections %d, rate %d.0/%ss )\n",
-		s.address(), s.anywhere(), s.States, s.Connections, s.Recent, decimal(seconds))
+		rules.PrefixText(s.Source), s.anywhere(), s.States, s.Connections, s.Recent, decimal(seconds))
 	if verbose > 0 && err == nil {
 		_, err = fmt.Fprintf(w, "   age %s%s%s\n", clock(s.Age), s.expiry(), s.filterRule())
 	}
 	return err
-}
-
-// address is without a prefix length if the source is one address.
-func (s *Source) address() string {
-	if s.Source.IsSingleIP() {
-		return s.Source.Addr().String()
-	}
-	return s.Source.String()
 }
 
 // anywhere is what pf shows in place of a route.

@@ -178,7 +178,7 @@ func (d *daemon) showTable(ctx context.Context, t *table.Table, counters bool, s
 
 func (d *daemon) tableEntry(e table.Entry, now time.Duration) *control.TableEntry {
 	item := &control.TableEntry{
-		Address: table.Text(e.Prefix), Negated: e.Negated, Origin: e.Origin.String(), Cleared: d.started.Add(e.Added).Round(time.Second),
+		Address: rules.PrefixText(e.Prefix), Negated: e.Negated, Origin: e.Origin.String(), Cleared: d.started.Add(e.Added).Round(time.Second),
 	}
 	if e.Expires != 0 {
 		left := (e.Expires - now).Round(time.Millisecond).Seconds()

@@ -110,11 +110,3 @@ func familyOf(p netip.Prefix) family {
 	}
 	return inet6
 }
-
-// prefixText is a prefix as nfqfw's own configuration writes it, a host without length.
-func prefixText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
-}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"nfqfw/rules"
 )
 
 // host is an element of "from", "to" or a table: one of its fields says what.
@@ -28,7 +30,7 @@ func (h host) elements() (list []any) {
 		list = append(list, everything(h.family()))
 	}
 	for _, p := range h.prefixes {
-		list = append(list, sign+prefixText(p))
+		list = append(list, sign+rules.PrefixText(p))
 	}
 	if t := h.tableName(); t != "" {
 		list = append(list, sign+"<"+t+">")

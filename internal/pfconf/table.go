@@ -1,6 +1,10 @@
 package pfconf
 
-import "fmt"
+import (
+	"fmt"
+
+	"nfqfw/rules"
+)
 
 // table translates a definition.
 func (im *importer) table(p *parser, b *block) {
@@ -59,7 +63,7 @@ func (im *importer) tableEntries(p *parser, b *block, t *table) {
 			}
 			im.spend(p, len(h.prefixes)-1)
 			for _, prefix := range h.prefixes {
-				t.entries = append(t.entries, sign+prefixText(prefix))
+				t.entries = append(t.entries, sign+rules.PrefixText(prefix))
 			}
 		}
 	})

@@ -74,9 +74,9 @@ func (s *Set) fresh(t *Table, list []rules.Prefix, now time.Duration) (n int, er
 		v, there := living(t, p.Prefix, now)
 		switch {
 		case listed && was != p.Negated:
-			errs = append(errs, fmt.Errorf("%s is to be added with ! and without", Text(p.Prefix)))
+			errs = append(errs, fmt.Errorf("%s is to be added with ! and without", rules.PrefixText(p.Prefix)))
 		case there && v.negated != p.Negated:
-			errs = append(errs, fmt.Errorf("%s is in the table %s; delete that first", Text(p.Prefix), with(v.negated)))
+			errs = append(errs, fmt.Errorf("%s is in the table %s; delete that first", rules.PrefixText(p.Prefix), with(v.negated)))
 		case !there && !listed:
 			n++
 		}

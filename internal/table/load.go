@@ -3,7 +3,6 @@ package table
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"nfqfw/internal/config"
@@ -87,7 +86,7 @@ func (l *loader) add(p rules.Prefix) error {
 	v, there := l.trie.Get(p.Prefix)
 	switch {
 	case there && v.negated != p.Negated:
-		return fmt.Errorf("%s is in the table already, %s", Text(p.Prefix), with(v.negated))
+		return fmt.Errorf("%s is in the table already, %s", rules.PrefixText(p.Prefix), with(v.negated))
 	case !there && l.trie.Size() >= l.room:
 		return fmt.Errorf("%w: limits.table_entries leaves room for %d; raise it", errTooMany, l.room)
 	case !there:
@@ -188,12 +187,4 @@ func (s *Set) tellDifference(t *Table, old, next *trie) {
 			s.changed(t, p)
 		}
 	}
-}
-
-// Text is a prefix as pf writes it: an address without its length.
-func Text(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }

@@ -82,7 +82,7 @@ func (l *lab) has(in, out string) {
 func (l *lab) list() string {
 	var words []string
 	for e := range l.table().Entries {
-		word := Text(e.Prefix) + " " + e.Origin.String()
+		word := rules.PrefixText(e.Prefix) + " " + e.Origin.String()
 		if e.Negated {
 			word = "!" + word
 		}
