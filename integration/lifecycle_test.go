@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"nfqfw/internal/nfq"
 )
 
 // packetCounters are the numbers of iptables-save that change by themselves.
@@ -272,6 +274,30 @@ func TestCannotRun(t *testing.T) {
 	out, err := c.CombinedOutput()
 	if want := "nfqfw: " + fw.socket + ": permission denied; only the user that runs the daemon, or the group that its file names, may ask it\n"; err == nil || string(out) != want {
 		t.Errorf("states as nobody: %q, %v", out, err)
+	}
+}
+
+// What a start that fails has turned on it turns off again.
+func TestFailedStartSettles(t *testing.T) {
+	l := newLab(t, Options{})
+	fw := startFirewall(t, l, fmt.Sprintf(webRule, "synproxy", 5))
+	if err := fw.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	var q *nfq.Queue
+	err := l.Gateway.Do(func() (err error) {
+		c := nfq.Default()
+		c.Number = 7400
+		q, err = nfq.Open(c)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	failsToRun(t, fw, `nfqfw: nfq: open queue 7400: taken by another process \(netlink port \d+\); is nfqfw running already\? --takeover goes on in its place`, nil)
+	if got := accounting(t, l); got != "0" {
+		t.Errorf("accounting is %s after a start that failed, and was 0", got)
 	}
 }
 

@@ -156,7 +156,10 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.server.Share(c.Daemon.ControlGroup); err != nil {
 		return err
 	}
-	return errors.Join(d.account(), d.run(ctx, d.hook, d.adopt))
+	if err := d.account(); err != nil {
+		return errors.Join(err, d.settle())
+	}
+	return d.run(ctx, d.hook, d.adopt)
 }
 
 // account has the kernel count what connections carry, and note when they began.
@@ -173,8 +176,12 @@ func (d *daemon) account() error {
 	return nil
 }
 
-// settle leaves the kernel's settings as they were.
+// settle leaves the kernel's settings as they were, unless they are another daemon's
+// affair.
 func (d *daemon) settle() (err error) {
+	if d.handedOver.Load() {
+		return nil
+	}
 	for _, s := range d.settings {
 		_, failed := s.Set(false)
 		err = errors.Join(err, failed)
@@ -188,11 +195,11 @@ func (d *daemon) settle() (err error) {
 // process only, so that hooks that are there once all queues are ours are nobody's.
 func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begin func() error) error {
 	if err := confine(d.log); err != nil {
-		return err
+		return errors.Join(err, d.settle())
 	}
 	loops, err := d.openLoops()
 	if err != nil {
-		return err
+		return errors.Join(err, d.settle())
 	}
 	watchdog, err := d.newWatchdog()
 	if err == nil {
