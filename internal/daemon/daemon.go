@@ -236,11 +236,20 @@ func (d *daemon) hook(ctx context.Context) error {
 	if err := d.followTables(ctx, c); err != nil {
 		return err
 	}
-	if err := d.hooks.Install(ctx); err != nil {
+	if err := d.install(ctx, d.hooks); err != nil {
 		return err
 	}
 	d.retainTables(ctx, hooks.Tables(c.Rules))
-	d.engine.SetTimestamps(d.hooks.Timestamps())
+	return nil
+}
+
+// install puts hooks in, which are the daemon's from then on.
+func (d *daemon) install(ctx context.Context, h *hooks.Hooks) error {
+	if err := h.Install(ctx); err != nil {
+		return err
+	}
+	d.engine.SetTimestamps(h.Timestamps())
+	d.hooks = h
 	return nil
 }
 

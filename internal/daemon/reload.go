@@ -85,18 +85,18 @@ func needsRestart(old, next *config.Config) error {
 
 // rehook replaces the hooks, in one step for each table of iptables.
 func (d *daemon) rehook(ctx context.Context, c *config.Config, finishing []rules.Rule) error {
-	of := Hooks(c)
-	of.Finishing = finishing
-	h := hooks.New(of, d.log)
+	h := d.newHooks(c, finishing)
 	if err := errors.Join(h.Check(), d.followTables(ctx, c)); err != nil {
 		return err
 	}
-	if err := h.Install(ctx); err != nil {
-		return err
-	}
-	d.engine.SetTimestamps(h.Timestamps())
-	d.hooks = h
-	return nil
+	return d.install(ctx, h)
+}
+
+// newHooks are the hooks for a configuration, and for rules that have vanished.
+func (d *daemon) newHooks(c *config.Config, finishing []rules.Rule) *hooks.Hooks {
+	of := Hooks(c)
+	of.Finishing = finishing
+	return hooks.New(of, d.log)
 }
 
 // vanished are the rules whose scope no other one has now: what closes their

@@ -122,10 +122,9 @@ func (d *daemon) rehookDamaged(ctx context.Context) (damaged bool, err error) {
 	if _, err := d.mirror.Repair(ctx); err != nil {
 		return true, err
 	}
-	if err := d.hooks.Install(ctx); err != nil {
+	if err := d.install(ctx, d.hooks); err != nil {
 		return true, err
 	}
-	d.engine.SetTimestamps(d.hooks.Timestamps())
 	return true, d.adopt()
 }
 

@@ -16,7 +16,6 @@ import (
 	"nfqfw/internal/config"
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
-	"nfqfw/internal/hooks"
 	"nfqfw/internal/nfq"
 	"nfqfw/rules"
 )
@@ -239,9 +238,7 @@ func (t *takeover) begin(c *config.Config, o Options) error {
 	d.engine = engine.Resume(d.now(), &t.Engine, newSeeds(), d.tables.Lookup)
 	d.settings, d.finishing = t.Settings, vanished(slices.Concat(t.Finishing, savedRules(t.Engine.Rules)), c.Rules)
 	d.inherited = t.files[:len(t.Queues)]
-	of := Hooks(c)
-	of.Finishing = d.finishing
-	d.hooks = hooks.New(of, d.log)
+	d.hooks = d.newHooks(c, d.finishing)
 	return nil
 }
 
