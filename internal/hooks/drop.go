@@ -16,17 +16,28 @@ import (
 
 // Tables are the tables whose sets the hooks refer to.
 func Tables(list []rules.Rule) (names []string) {
-	for i := range list {
-		if !inKernel(list, i) {
-			continue
-		}
-		for _, ref := range list[i].From.Tables {
+	kernel, _ := split(list)
+	for i := range kernel {
+		for _, ref := range kernel[i].From.Tables {
 			if !slices.Contains(names, ref.Name) {
 				names = append(names, ref.Name)
 			}
 		}
 	}
 	return names
+}
+
+// split parts the rules that the kernel carries out by itself from those whose packets
+// user space has to see.
+func split(list []rules.Rule) (kernel, queued []rules.Rule) {
+	for i := range list {
+		if inKernel(list, i) {
+			kernel = append(kernel, list[i])
+		} else {
+			queued = append(queued, list[i])
+		}
+	}
+	return kernel, queued
 }
 
 // inKernel says whether the kernel can carry out a rule by itself: it can tell what the
@@ -102,30 +113,15 @@ func excludes(a, tables *rules.Addresses) bool {
 // drop writes the rules that drop what blocked sources send. The match says which of
 // their packets.
 func (w *writer) drop(builtin, match string) {
-	list := w.config.Rules
-	for i := range list {
-		if !inKernel(list, i) {
-			continue
-		}
-		for _, s := range scopesOf(&list[i], w.family) {
-			for _, set := range w.sets(&list[i].From) {
+	for i := range w.kernel {
+		for _, s := range scopesOf(&w.kernel[i], w.family) {
+			for _, set := range w.sets(&w.kernel[i].From) {
 				if builtin == "PREROUTING" || s.anywhere() {
 					w.line("-A %s -p tcp%s%s%s -j DROP", prefix+builtin, match, s.request(), set)
 				}
 			}
 		}
 	}
-}
-
-// queued are the rules whose packets user space has to see: not those that the kernel
-// carries out by itself.
-func (c *Config) queued() (list []rules.Rule) {
-	for i := range c.Rules {
-		if !inKernel(c.Rules, i) {
-			list = append(list, c.Rules[i])
-		}
-	}
-	return append(list, c.Finishing...)
 }
 
 // sets are the matches of addresses that tables decide about, one for each table that

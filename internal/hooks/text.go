@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"nfqfw/internal/packet"
+	"nfqfw/rules"
 )
 
 // prefix begins the name of each chain of ours.
@@ -45,7 +46,11 @@ func Rules(c Config, f Family) string { return text(c, f, nil, true) }
 // text is Rules, after taking away the jumps that are there. Timestamps are
 // translated or not.
 func text(c Config, f Family, present installed, timestamps bool) string {
-	w := &writer{config: c, family: f, timestamps: timestamps}
+	kernel, queued := split(c.Rules)
+	w := &writer{
+		config: c, family: f, timestamps: timestamps,
+		kernel: kernel, queued: scopes(append(queued, c.Finishing...), f),
+	}
 	for _, t := range tables {
 		w.line("*%s", t.name)
 		// To declare a chain that exists flushes it.
@@ -83,6 +88,8 @@ type writer struct {
 	config     Config
 	family     Family
 	timestamps bool
+	kernel     []rules.Rule // that the kernel carries out by itself
+	queued     []scope      // of what comes to the queues
 }
 
 func (w *writer) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
@@ -179,7 +186,7 @@ func (w *writer) inScope(builtin, match, target string) {
 			w.line("%s", line)
 		}
 	}
-	for _, s := range scopes(w.config.queued(), w.family) {
+	for _, s := range w.queued {
 		if builtin == "PREROUTING" || s.anywhere() {
 			add(s.request())
 		}
