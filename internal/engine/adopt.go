@@ -76,11 +76,7 @@ func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Sourc
 	if err != nil {
 		return false
 	}
-	x.states.Add(1)
-	if src != nil {
-		s.Bind(src)
-	}
-	x.enter(x.Max, true)
+	x.seat(s, src, true)
 	if a.Age < max(x.limits.Rate.Window, x.limits.Track) {
 		s.Admit(&x.limits, now, true) // later than it was: a rate is held the longer
 	} else {
@@ -105,17 +101,25 @@ func (e *Engine) insertOpening(now time.Duration, x *entry, a *Adoption) bool {
 	if s, _ := sh.Find(a.Tuple); s != nil {
 		return false
 	}
-	state := a.state(now, x.id)
-	state.Offloaded = false
-	state.Src.State, state.Dst.State = conntrack.SynSent, conntrack.Closed
-	state.Refresh(now - a.Idle)
-	s, err := sh.Insert(state)
+	s, err := sh.Insert(a.state(now, x.id))
 	if err != nil {
 		return false
 	}
-	x.states.Add(1)
+	x.seat(s, nil, false)
 	e.press(s, now)
 	return true
+}
+
+// seat counts a state that is there already, whatever the limits. It is bound to its
+// source, if one is held for it.
+func (x *entry) seat(s *conntrack.State, src *conntrack.Source, admitted bool) {
+	x.states.Add(1)
+	if src != nil {
+		s.Bind(src)
+	}
+	if admitted {
+		x.enter(x.Max, true)
+	}
 }
 
 // state is the state of an adopted connection. Of its numbers the kernel tells none
@@ -125,12 +129,15 @@ func (a *Adoption) state(now time.Duration, rule uint32) conntrack.State {
 		Tuple: a.Tuple, Rule: rule, InDev: a.InDev, ReplyDev: a.ReplyDev, Answered: true, Created: now - a.Age,
 		Src:     conntrack.Peer{State: a.Src, WScale: a.SrcWScale, HasWScale: a.HasWScale},
 		Dst:     conntrack.Peer{State: a.Dst, WScale: a.DstWScale, HasWScale: a.HasWScale},
-		SeqDiff: a.SeqDiff, TSDiff: a.TSDiff, Offloaded: true, Made: a.Proxied, Proxied: a.Proxied, Adopted: true,
+		SeqDiff: a.SeqDiff, TSDiff: a.TSDiff, Offloaded: !a.Opening, Made: a.Proxied, Proxied: a.Proxied, Adopted: true,
 	}
 	s.Handshake.SACK, s.Handshake.Stamps = a.SACKPermitted, a.TSDiff != 0
 	if a.Proxied {
 		s.Dst.SeqLo = a.ServerISN + 1
 		s.Handshake.ISN = a.ServerISN.Add(a.SeqDiff)
+	}
+	if a.Opening { // whatever the kernel makes of it
+		s.Src.State, s.Dst.State = conntrack.SynSent, conntrack.Closed
 	}
 	s.Refresh(now - a.Idle)
 	return s
