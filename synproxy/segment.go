@@ -52,8 +52,12 @@ func Stamp(isn seqnum.Value, client packet.Options) uint32 {
 	return uint32(isn)&^0xf | uint32(client.WScale)
 }
 
-// Shift is the window shift in a Stamp.
-func Shift(stamp uint32) uint8 { return min(uint8(stamp&0xf), packet.MaxWScale) }
+// Shift is the window shift in a Stamp of this initial number, if echo is one: a
+// client that has heard of the server's clock since repeats that.
+func Shift(isn seqnum.Value, echo uint32) (shift uint8, ok bool) {
+	shift = uint8(echo & 0xf)
+	return shift, uint32(isn)&^0xf == echo&^0xf && shift <= packet.MaxWScale
+}
 
 // SYN asks the server in the client's name, with the client's own number.
 func SYN(client packet.Tuple, clientISN seqnum.Value, window uint16, offer packet.Options) packet.Segment {

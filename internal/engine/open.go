@@ -8,6 +8,7 @@ import (
 	"nfqfw/internal/seqnum"
 	"nfqfw/rules"
 	"nfqfw/synproxy"
+	"nfqfw/synproxy/cookie"
 )
 
 // open decides about a packet that has no state. Only a SYN that a rule
@@ -130,16 +131,12 @@ func (v *visit) openCookie() bool {
 		return false
 	}
 	client, options, ok := v.repeats()
-	if !ok {
+	if !ok || !stamped(&options, p) {
 		v.counters.CookiesInvalid.Add(1)
 		return false
 	}
 	v.cookieBack(x)
 	server, known := v.servers.Options(p.Tuple, v.now)
-	if p.Options.HasTimestamp {
-		options.HasTimestamp, options.TSVal = true, p.Options.TSVal
-		options.WScale = synproxy.Shift(p.Options.TSEcr) // of no use without scaling, but part of what we have told
-	}
 	told := v.told(p.Tuple, options, server, known)
 	if options.HasWScale && !told.HasWScale || options.HasTimestamp && !told.HasTimestamp {
 		return false // the client was told of a server that has changed since
@@ -195,6 +192,22 @@ func (v *visit) repeats() (client seqnum.Value, o packet.Options, ok bool) {
 		}
 	}
 	return 0, packet.Options{}, false
+}
+
+// stamped adds to a cookie's options what the timestamp brings back that came with it,
+// if any, and says whether that is the cookie's. It is not in what a client sends whose
+// connection was made and is not known any more: its options would be made of a clock.
+func stamped(o *packet.Options, p *packet.Packet) bool {
+	if !p.Options.HasTimestamp {
+		return true
+	}
+	shift, ok := synproxy.Shift(p.Ack-1, p.Options.TSEcr)
+	if !ok || o.HasWScale && cookie.RoundScale(shift) != o.WScale {
+		return false
+	}
+	o.HasTimestamp, o.TSVal = true, p.Options.TSVal
+	o.WScale = shift // of no use without scaling, but part of what we have told
+	return true
 }
 
 // proxyState is a state in PROXY:SRC.

@@ -86,8 +86,10 @@ func (s *socket) lost() bool {
 	// Of a server that says what is no answer, the gateway may take the wrong one for it.
 	misled = misled || st.server.garbage > 0 && st.weather != weather{}
 	// Where no rule is, nobody speaks for a server that is silent, nor to one who knows
-	// other numbers than its peer.
-	misled = misled || s.world.unruled && (st.server.silent || s.killed || st.gateway.cookies != synproxy.CookiesNever)
+	// other numbers than its peer, nor again to one that was refused and has not heard.
+	unheard := s.accepted == 0 && st.weather != weather{}
+	misled = misled || s.world.unruled &&
+		(st.server.silent || s.killed || unheard || st.gateway.cookies != synproxy.CookiesNever)
 	return s.outcome == pending || s.outcome == gaveUp && heard && told && !misled && !complete
 }
 

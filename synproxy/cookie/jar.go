@@ -115,6 +115,9 @@ func (e options) decode() packet.Options {
 	}
 }
 
+// RoundScale is the shift that a cookie brings back of a client's.
+func RoundScale(shift uint8) uint8 { return wscaleOf[1+roundDown(wscaleOf[1:], shift)] }
+
 // roundDown is the index of the largest value that is not above v, or 0.
 func roundDown[T uint8 | uint16](values []T, v T) int {
 	for i := len(values) - 1; i > 0; i-- {
