@@ -28,7 +28,7 @@ func (v *visit) open() {
 		v.openUnmatched()
 	case v.p.IsSYN():
 		v.openSYN()
-	case v.p.Conn == packet.ConnEstablished:
+	case v.p.Conn == packet.ConnEstablished && v.d.Offload.Op != packet.OffloadDelete:
 		v.d.pass(packet.MarkSeen) // older than the rules, and the kernel knows it
 	case v.p.Flags.Has(packet.RST):
 		v.d.pass(packet.MarkSeen) // it can only end what the server still holds
