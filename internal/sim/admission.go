@@ -67,6 +67,7 @@ func (w *world) lastAdmission(is func(*admission) bool) *admission {
 func (w *world) admitted(p *packet.Packet, isn seqnum.Value) {
 	a := &admission{at: w.clock.now, name: nameOf(p.Tuple), isn: isn}
 	w.admissions = append(w.admissions, a)
+	w.knows(a.name, isn)
 	_ = w.gateway.engine.States(w.clock.now, func(l *engine.Listed) error {
 		if l.Tuple == p.Tuple && l.Admitted() {
 			a.rule = l.RuleName
@@ -146,10 +147,21 @@ func (w *world) checkTable(a *admission, x *said) {
 	})
 	w.within("max_src_conn", a, slots, x.MaxSrcConn)
 	w.within("max_src_states", a, ofSource, x.MaxSrcStates)
-	if ofSource == 1 { // one that was there before the limit may have more
+	if ofSource == 1 && w.isNew(a.source) {
 		w.within("max_src_nodes", a, len(sources), x.MaxSrcNodes)
 	}
 	w.within("max", a, ofRule, x.Max)
+}
+
+// isNew says whether a source was not there before now. One that was may have a state
+// more, whatever the limit: the states that it had may be among those that no listing
+// shows, or have made room for this one.
+func (w *world) isNew(k conntrack.SourceKey) (is bool) {
+	_ = w.gateway.engine.Sources(w.clock.now, func(l *engine.ListedSource) error {
+		is = is || l.Key == k && l.Age == 0
+		return nil
+	})
+	return is
 }
 
 // checkRate holds that no window has more admissions than there may be, of those since

@@ -7,25 +7,35 @@ import (
 	"nfqfw/conntrack"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
 	"nfqfw/rules"
 	"nfqfw/synproxy"
 )
 
 // clientOf is the honest client of a server's socket, if it knows the connection.
+func (w *world) clientOf(s *socket) *socket {
+	if !w.knows(nameOf(s.tuple), s.irs) {
+		return nil
+	}
+	c := w.clients.sockets[nameOf(s.tuple)]
+	if c.state != established || w.spoofed[nameOf(s.tuple)] {
+		return nil
+	}
+	return c
+}
+
+// knows says whether an honest client has a connection of this initial number.
 //
 // A cookie that comes back late, in a copy of an older connection's ACK, begins one
 // that its client knows nothing of, and that is in the way of the client's next. With
 // nothing remembered of either nobody can tell which of them is the older.
-func (w *world) clientOf(s *socket) *socket {
-	c := w.clients.sockets[nameOf(s.tuple)]
-	known := c != nil && c.iss == s.irs
+func (w *world) knows(n name, isn seqnum.Value) bool {
+	c := w.clients.sockets[n]
+	known := c != nil && c.iss == isn
 	if !known && w.story.gateway.cookies != synproxy.CookiesNever {
-		w.spoofed[nameOf(s.tuple)] = true
+		w.spoofed[n] = true
 	}
-	if !known || c.state != established || w.spoofed[nameOf(s.tuple)] {
-		return nil
-	}
-	return c
+	return known
 }
 
 // checkOptions holds that client and server read each other right, when the server's
