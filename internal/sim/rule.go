@@ -60,7 +60,8 @@ func (s *story) limit(r *rand.Rand, x *rules.Rule) {
 		x.MaxSrcNodes = some(3)
 	}
 	if oneIn(r, 4) {
-		x.MaxSrcConnRate = rules.Rate{Count: some(6), Window: time.Duration(1+r.IntN(8)) * time.Second / 2}
+		// Who was killed in silence is taken up again from its cookie, and admitted twice.
+		x.MaxSrcConnRate = rules.Rate{Count: least + some(6), Window: time.Duration(1+r.IntN(8)) * time.Second / 2}
 	}
 }
 
