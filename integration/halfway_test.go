@@ -28,8 +28,17 @@ func TestHandshakesOutliveDaemon(t *testing.T) {
 	}
 }
 
-// begins has a source begin handshakes whose last ACK is lost, and whatever follows.
+// begins has a source begin handshakes whose last ACK is lost, and whatever follows, and
+// waits until the firewall knows.
 func (g *guarded) begins(n int) (conns []*net.TCPConn) {
+	g.t.Helper()
+	conns = g.dials(n)
+	g.waitSummary(g.source(0), fmt.Sprintf("%d SYN_SENT:ESTABLISHED", n))
+	return conns
+}
+
+// dials is begins with no firewall there.
+func (g *guarded) dials(n int) (conns []*net.TCPConn) {
 	g.t.Helper()
 	client := g.lab.Client
 	client.lose(g.t, drop{g.family, "OUTPUT", "--dport 80 ! --tcp-flags SYN,ACK SYN", true})
@@ -38,15 +47,34 @@ func (g *guarded) begins(n int) (conns []*net.TCPConn) {
 		g.lab.onClose(func() error { _ = c.Close(); return nil })
 		conns = append(conns, c)
 	}
-	g.waitSummary(g.source(0), fmt.Sprintf("%d SYN_SENT:ESTABLISHED", n))
 	return conns
 }
 
 func (g *guarded) halfway(stop func(*Firewall) error) {
 	g.t.Helper()
-	began := time.Now()
 	conns := g.begins(halfway)
 	g.must("stop", stop(g.fw))
+	g.finishes(conns)
+}
+
+// Handshakes that began while there was no daemon, and nobody kept them from their
+// server, are admitted by the next one as any other.
+func TestHandshakesBegunMeanwhile(t *testing.T) {
+	for i, at := range places {
+		t.Run(at.name, func(t *testing.T) {
+			config := "[daemon]\nwhen_down = \"open\"\n" + webConfig("keep", 3)
+			g := guardWith(t, config, at, Families[i], AcceptOptions{Echo: true})
+			g.must("kill", g.fw.Kill())
+			g.finishes(g.dials(halfway))
+		})
+	}
+}
+
+// finishes starts the firewall, and then has handshakes of one source finish, of which
+// three are admitted.
+func (g *guarded) finishes(conns []*net.TCPConn) {
+	g.t.Helper()
+	began := time.Now()
 	g.must("start", g.fw.Start(g.ctx))
 	watch := g.sample(g.source(0))
 	g.lab.Client.lossless(g.t, g.family)
@@ -70,7 +98,7 @@ func (g *guarded) halfway(stop func(*Firewall) error) {
 	if n := g.counted(g.source(0)); n != 3 {
 		g.t.Errorf("%d count", n)
 	}
-	g.t.Logf("all are served or refused %v after the first began", time.Since(began).Round(time.Millisecond))
+	g.t.Logf("all are served or refused %v after the daemon was started", time.Since(began).Round(time.Millisecond))
 }
 
 // Handshakes that were under way when the daemon ended, and that are done before the next

@@ -25,10 +25,17 @@ var peers = map[offload.TCPState][2]struct{ src, dst conntrack.PeerState }{
 // adopter takes over the connections that the kernel knows.
 type adopter struct {
 	*daemon
+	table   *offload.Table
 	routes  *route.Table
-	closed  bool              // while there was no daemon, who was not admitted was kept from the server
-	opening []engine.Adoption // come last: what is established is not to lack the room
+	closed  bool       // while there was no daemon, who was not admitted was kept from the server
+	opening []halfOpen // come last: what is established is not to lack the room
 	adopted int
+}
+
+// halfOpen is a connection whose handshake is under way.
+type halfOpen struct {
+	of     engine.Adoption
+	marked bool // the hooks know, and queue what comes of it
 }
 
 // adopt takes over the connections in the scope of the rules that began before.
@@ -38,12 +45,12 @@ func (d *daemon) adopt() error {
 		return err
 	}
 	defer table.Close()
-	a := &adopter{daemon: d, routes: route.New(), closed: d.hooks.WereClosed()}
+	a := &adopter{daemon: d, table: table, routes: route.New(), closed: d.hooks.WereClosed()}
 	if err := table.Dump(0, a.take); err != nil {
 		return err
 	}
 	for i := range a.opening {
-		a.put(&a.opening[i])
+		a.takeOpening(&a.opening[i])
 	}
 	if a.adopted > 0 {
 		d.log.Info("connections taken over", "connections", a.adopted)
@@ -75,15 +82,37 @@ func (a *adopter) take(t packet.Tuple, e *offload.Entry) {
 	of.InDev, of.ReplyDev = client.Device, server.Device
 	of.InName = a.interfaces.link(client.Device).name
 	if of.Opening && len(a.opening) < a.config.Load().Limits.States {
-		a.opening = append(a.opening, of)
+		a.opening = append(a.opening, halfOpen{of, ours(e) == packet.MarkOpening})
 	} else if !of.Opening {
 		a.put(&of)
 	}
 }
 
-func (a *adopter) put(of *engine.Adoption) {
-	if a.engine.Adopt(a.now(), of) {
+func (a *adopter) put(of *engine.Adoption) (put bool) {
+	if put = a.engine.Adopt(a.now(), of); put {
 		a.adopted++
+	}
+	return put
+}
+
+// takeOpening adopts a handshake. One that began with nobody there has no mark: it gets
+// one, for its last ACK to be queued, and has no state if that has come by meanwhile.
+func (a *adopter) takeOpening(h *halfOpen) {
+	t := h.of.Tuple
+	if h.marked {
+		a.put(&h.of)
+		return
+	}
+	if a.table.SetMark(t, packet.MarkOpening) != nil {
+		return // it is over
+	}
+	present, e, err := a.table.Query(t)
+	if err == nil && present.Present() && e.State == offload.Established {
+		p := peers[e.State][0]
+		h.of.Opening, h.of.Src, h.of.Dst = false, p.src, p.dst
+	}
+	if put := a.put(&h.of); !put || !h.of.Opening {
+		_ = a.table.SetMark(t, 0) // no rule's, or admitted
 	}
 }
 
@@ -98,6 +127,9 @@ func (a *adopter) serves(server netip.AddrPort) bool {
 	return false
 }
 
+// ours are our bits of an entry's connmark.
+func ours(e *offload.Entry) packet.Mark { return e.Mark & packet.MarkMask }
+
 // adoption is what an entry tells of its connection. It is not ok if nobody was admitted,
 // nor is being: the connection is nobody's, and its next packet is the first that is seen.
 func adoption(t packet.Tuple, e *offload.Entry, closed bool) (a engine.Adoption, ok bool) {
@@ -106,7 +138,8 @@ func adoption(t packet.Tuple, e *offload.Entry, closed bool) (a engine.Adoption,
 		serverClosed = 1
 	}
 	p, established := peers[e.State]
-	opening := e.Mark&packet.MarkMask == packet.MarkOpening && (closed || !established)
+	opening := ours(e) == packet.MarkOpening && (closed || !established)
+	opening = opening || ours(e) == 0 && (e.State == offload.SynSent || e.State == offload.SynRecv)
 	if !opening && !established || opening && e.State >= offload.TimeWait {
 		return a, false
 	}

@@ -199,6 +199,19 @@ func (m *message) synproxy(isn seqnum.Value, tsDiff uint32) {
 	m.unnest(outer)
 }
 
+// SetMark gives our bits of the connmark of an entry these values. The error wraps
+// unix.ENOENT if there is no entry.
+func (t *Table) SetMark(tuple packet.Tuple, mark packet.Mark) error {
+	t.out.begin(msgNew, unix.NLM_F_ACK, t.socket.next(), family(&tuple))
+	t.out.tuple(ctaTupleOrig, &tuple)
+	t.out.uint32(ctaMark, uint32(mark))
+	t.out.uint32(ctaMarkMask, uint32(packet.MarkMask))
+	if _, err := t.socket.exchange(t.out.end()); err != nil {
+		return fmt.Errorf("offload: mark %v: %w", tuple, err)
+	}
+	return nil
+}
+
 // Delete removes the entry of a tuple of either direction. That there is none
 // is no error.
 func (t *Table) Delete(tuple packet.Tuple) error {
