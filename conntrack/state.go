@@ -37,6 +37,7 @@ type State struct {
 	Adopted   bool // it began before there was this table: its numbers are not known until they are seen
 	Killed    bool // by an operator or a flush: it is not listed, and both sides are being told
 	Pressing  bool // it is one of the half-open states that the table's owner counts
+	Doubted   bool // its client may have heard the server's own timestamps, not translated ones
 
 	Handshake Handshake
 	source    *Source

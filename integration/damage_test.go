@@ -48,6 +48,12 @@ var damages = []damage{
 	}, ""},
 	{"iptables -F PREROUTING", []string{"iptables -t mangle -F PREROUTING", "ip6tables -t mangle -F PREROUTING"}, ""},
 	{"iptables-restore", []string{"iptables-restore", "ip6tables-restore"}, anotherRuleset},
+	// The kernel goes on to track, and to translate numbers, but no timestamps.
+	{"iptables -F NFQFW-TRANSLATE", []string{"iptables -t mangle -F NFQFW-TRANSLATE", "ip6tables -t mangle -F NFQFW-TRANSLATE"}, ""},
+	{"iptables -F beside others", []string{
+		"iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT", "ip6tables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+		"iptables -t mangle -F", "ip6tables -t mangle -F",
+	}, ""},
 	{"nft flush ruleset", []string{"nft flush ruleset"}, ""},
 	{"nft flush ruleset, and sets", []string{"nft flush ruleset", "ipset destroy"}, ""},
 }

@@ -94,6 +94,7 @@ func (g *guarded) suffer(k flooding) {
 		}
 	}
 	time.Sleep(pause)
+	g.must("judge", g.lab.Gateway.WaitJudged(g.ctx)) // or who comes next is one of too many
 	i := must[control.Info](g.t, "info")(g.fw.Info(g.ctx))
 	if i.States.Current > floodStates {
 		g.t.Errorf("%s: %d states of %d", k.name, i.States.Current, floodStates)

@@ -130,7 +130,7 @@ func TestStopLeavesNothing(t *testing.T) {
 	if _, err := os.Lstat(f.socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the control socket is left: %v", err)
 	}
-	if log := f.Log(); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") || strings.Contains(log, "nfqfw:") {
+	if log := told(f.Log()); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") || strings.Contains(log, "nfqfw:") {
 		t.Errorf("nothing was to be warned of:\n%s", log)
 	}
 }
@@ -223,7 +223,7 @@ func failsToRun(t *testing.T, f *Firewall, want string, adjust func(*Command), a
 		t.Errorf("%v, want exit code 1", err)
 	}
 	match := must[*regexp.Regexp](t, "pattern")(regexp.Compile("^" + want + "\n$"))
-	if stdout.Len() > 0 || !match.Match(stderr.Bytes()) {
+	if stdout.Len() > 0 || !match.MatchString(told(stderr.String())) {
 		t.Errorf("stdout %q, stderr\n%swant\n%s", stdout.String(), stderr.String(), want)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,6 +46,15 @@ var program = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// told is what a daemon says, less the line of one that is linked with C, as for the
+// detector of races.
+func told(log string) string {
+	lines := strings.SplitAfter(log, "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(line string) bool {
+		return raceEnabled && strings.Contains(line, "no privilege is dropped")
+	}), "")
+}
 
 // pause is how long nothing may be heard where nothing should be.
 const pause = 50 * time.Millisecond

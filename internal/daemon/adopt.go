@@ -27,8 +27,10 @@ type adopter struct {
 	*daemon
 	table   *offload.Table
 	routes  *route.Table
-	closed  bool       // while there was no daemon, who was not admitted was kept from the server
-	opening []halfOpen // come last: what is established is not to lack the room
+	doubts  bool           // the kernel may have translated numbers and no timestamps
+	closed  bool           // while there was no daemon, who was not admitted was kept from the server
+	doubted []packet.Tuple // whose timestamps may have passed untranslated
+	opening []halfOpen     // come last: what is established is not to lack the room
 	adopted int
 }
 
@@ -45,10 +47,14 @@ func (d *daemon) adopt() error {
 		return err
 	}
 	defer table.Close()
-	a := &adopter{daemon: d, table: table, routes: route.New(), closed: d.hooks.WereClosed()}
+	a := &adopter{
+		daemon: d, table: table, routes: route.New(), closed: d.hooks.WereClosed(),
+		doubts: d.hooks.Timestamps() && !d.hooks.Translated(),
+	}
 	if err := table.Dump(0, a.take); err != nil {
 		return err
 	}
+	a.doubt()
 	for i := range a.opening {
 		a.takeOpening(&a.opening[i])
 	}
@@ -81,6 +87,9 @@ func (a *adopter) take(t packet.Tuple, e *offload.Entry) {
 	}
 	of.InDev, of.ReplyDev = client.Device, server.Device
 	of.InName = a.interfaces.link(client.Device).name
+	if a.doubts && of.TSDiff != 0 {
+		a.doubted = append(a.doubted, t)
+	}
 	if of.Opening && len(a.opening) < a.config.Load().Limits.States {
 		a.opening = append(a.opening, halfOpen{of, ours(e) == packet.MarkOpening})
 	} else if !of.Opening {
@@ -93,6 +102,15 @@ func (a *adopter) put(of *engine.Adoption) (put bool) {
 		a.adopted++
 	}
 	return put
+}
+
+// doubt has the next packets of connections queued whose timestamps are in doubt.
+func (a *adopter) doubt() {
+	for _, t := range a.doubted {
+		if m, ok := a.engine.Doubt(t); ok {
+			_ = a.table.SetMark(t, m) // if it is over, nothing is in doubt
+		}
+	}
 }
 
 // takeOpening adopts a handshake. One that began with nobody there has no mark: it gets

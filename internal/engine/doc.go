@@ -14,6 +14,7 @@
 //	track.go    a connection that has a state: peers, counts, closing
 //	reset.go    a client's RST: the server is asked whether it obeyed
 //	guess.go    a FIN or a server's RST that a blind attacker may have guessed
+//	stamp.go    clients that have heard their server's own timestamps
 //	adopt.go    connections that began before the engine was there
 //	handover.go all that another engine has to know to go on in the place of this one
 //	kill.go     connections that end now: both sides are asked for their numbers, and reset

@@ -48,6 +48,7 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	pressure                              the switches
 //	kill silent                           all connections, in silence or not
 //	rotate                                a new key for the cookies
+//	doubt                                 whether port 40000 has heard its server's own timestamps
 //	idle 60                               the answer to a query of tick's for port 40000: seconds
 //	kernel present                        what the next query finds: present, absent, closing, closed, and at
 //	                                      first, which is to obey all that closes, reset
@@ -185,6 +186,11 @@ func (s *scenario) do(line string) {
 		silent := len(words) > 1 && words[1] == "silent"
 		n := s.engine.Kill(s.now, func(*conntrack.State, string) bool { return true }, silent, s.print)
 		fmt.Fprintf(&s.out, "  killed %d\n", n)
+	case "doubt":
+		t := packet.TupleFrom(netip.AddrPortFrom(scenarioClient, 40000), scenarioServer)
+		if m, ok := s.engine.Doubt(t); ok {
+			fmt.Fprintf(&s.out, "  mark%s\n", markName(m))
+		}
 	case "rotate":
 		s.engine.RotateKey(cookie.Key{uint64(s.now), 5})
 	case "idle":
@@ -220,12 +226,7 @@ func (s *scenario) packet(line string, words []string) {
 		s.engine.Handle(s.now, p, &d)
 	}
 	s.print(&d)
-	mark := map[packet.Mark]string{
-		packet.MarkOpening: " opening", packet.MarkTrack: " track", packet.MarkClear: " clear", packet.MarkSeen: " seen",
-	}[d.Mark&packet.MarkSteer]
-	if d.Mark&packet.MarkServerClosed != 0 {
-		mark += " server-closed"
-	}
+	mark := markName(d.Mark)
 	reason := ""
 	if d.Verdict == packet.Drop {
 		reason = " " + d.Reason.String()
@@ -516,4 +517,15 @@ func scenarioConfig(t testing.TB, words []string) Config {
 	}
 	c.Ruleset, c.Timeouts = rules.New([]rules.Rule{r}, nil), []conntrack.Lifetimes{lifetimes}
 	return c
+}
+
+// markName is what a mark tells the hooks, with a space before it.
+func markName(m packet.Mark) string {
+	name := map[packet.Mark]string{
+		packet.MarkOpening: " opening", packet.MarkTrack: " track", packet.MarkClear: " clear", packet.MarkSeen: " seen",
+	}[m&packet.MarkSteer]
+	if m&packet.MarkServerClosed != 0 {
+		name += " server-closed"
+	}
+	return name
 }

@@ -33,6 +33,8 @@ func (v *visit) track() {
 		v.mismatch()
 	case v.wasReset() && !v.p.Flags.Has(packet.RST):
 		v.afterReset()
+	case v.hearsServer():
+		v.translateNoMore()
 	case v.closes() && v.p.Kernel == packet.KernelNotAsked:
 		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: v.state.Tuple}
 	case v.closes() && !v.kernelObeys():
@@ -95,7 +97,7 @@ func (v *visit) mark() packet.Mark {
 // steer is mark for a connection that is established.
 func steer(s *conntrack.State) packet.Mark {
 	m := packet.MarkClear
-	if s.AwaitsACK() || s.Src.State == conntrack.TimeWait || s.Handshake.Asking || s.Handshake.Ending {
+	if s.AwaitsACK() || s.Src.State == conntrack.TimeWait || s.Handshake.Asking || s.Handshake.Ending || s.Doubted {
 		m = packet.MarkTrack
 	}
 	if s.Dst.State > conntrack.Established {

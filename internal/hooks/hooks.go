@@ -70,6 +70,7 @@ type Hooks struct {
 	timestamps bool                 // they are translated, by every version of IP
 	standing   map[Family]installed // as Intact saw them first
 	wereClosed bool
+	translated bool // timestamps were, all the time
 }
 
 // New makes hooks; it installs nothing.
@@ -141,12 +142,18 @@ func (h *Hooks) Timestamps() bool { return h.timestamps }
 // nobody listened.
 func (h *Hooks) WereClosed() bool { return h.wereClosed }
 
+// Translated says whether the last Install has found that the kernel went on to translate
+// timestamps, for all versions of IP.
+func (h *Hooks) Translated() bool { return h.translated }
+
 func (h *Hooks) install(ctx context.Context, families []Family, timestamps bool) error {
+	h.translated = true
 	for _, f := range families {
 		present, err := read(ctx, f)
 		if err != nil {
 			return err
 		}
+		h.translated = h.translated && present["mangle"].translates()
 		h.wereClosed = h.wereClosed || present["mangle"].closed()
 		if err := restore(ctx, f, text(h.config, f, present, timestamps)); err != nil {
 			return err

@@ -62,6 +62,11 @@ func (p presence) closed() bool {
 	})
 }
 
+// translates says whether a rule of ours has the kernel translate timestamps.
+func (p presence) translates() bool {
+	return slices.ContainsFunc(p.rules, func(rule string) bool { return strings.Contains(rule, " -j SYNPROXY") })
+}
+
 func (p installed) empty() bool { return len(p) == 0 }
 
 // removal is the input for iptables-restore that takes all this away. Chains are
