@@ -45,6 +45,8 @@ const (
 	floodBatch = 64
 	// floodPause is how long a paced flood sleeps when it is ahead of its time.
 	floodPause = 200 * time.Microsecond
+	// floodBurst is how much of its time a paced flood may make up for at once.
+	floodBurst = 2 * time.Millisecond
 	// floodFirstPort is the source port of the first lap over the sources.
 	floodFirstPort = 1024
 )
@@ -82,6 +84,7 @@ type flooder struct {
 	tcp     int // where a packet's TCP header begins
 	next    int
 	sent    int
+	skipped int // packets that a paced flood had no time for
 	headers [floodBatch]mmsghdr
 	vectors [floodBatch]unix.Iovec
 }
@@ -126,7 +129,7 @@ func (f *flooder) run(ctx context.Context, start time.Time) error {
 		}
 		n := min(floodBatch, f.opts.Most-f.sent)
 		if f.opts.Rate > 0 {
-			n = min(n, int(elapsed.Seconds()*float64(f.opts.Rate))-f.sent)
+			n = min(n, f.due(elapsed))
 		}
 		if n <= 0 {
 			time.Sleep(floodPause)
@@ -137,6 +140,18 @@ func (f *flooder) run(ctx context.Context, start time.Time) error {
 		}
 	}
 	return nil
+}
+
+// due is how many packets a paced flood is behind. What it could not send in time it does
+// not make up for: nor would a link.
+func (f *flooder) due(elapsed time.Duration) int {
+	rate := float64(f.opts.Rate)
+	late := elapsed.Seconds()*rate - float64(f.sent+f.skipped)
+	if most := floodBurst.Seconds() * rate; late > most {
+		f.skipped += int(late - most)
+		late = most
+	}
+	return int(late)
 }
 
 // send gives the kernel the next n packets.

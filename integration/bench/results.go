@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -71,7 +72,7 @@ func (r *results) spread(sc scenario, p peer, m metric) spread {
 func number(v float64) string {
 	switch abs := max(v, -v); {
 	case abs >= 100:
-		return grouped(int64(v + 0.5))
+		return grouped(int64(math.Round(v)))
 	case abs >= 10 || v == float64(int64(v)):
 		return fmt.Sprintf("%.3g", v)
 	}

@@ -43,8 +43,8 @@ type size struct {
 
 var (
 	fullSize = size{
-		connections: 20_000, shortTime: 6 * time.Second, transfer: "2G", flatOut: 2 * time.Second,
-		flood: 3 * time.Second, held: 8000, quiet: 4 * time.Second,
+		connections: 15_000, shortTime: 5 * time.Second, transfer: "1G", flatOut: 1500 * time.Millisecond,
+		flood: 2500 * time.Millisecond, held: 4000, quiet: 3 * time.Second,
 	}
 	quickSize = size{
 		connections: 4000, shortTime: 3 * time.Second, transfer: "200M", flatOut: 500 * time.Millisecond,
@@ -111,7 +111,7 @@ var scenarios = []scenario{
 	floodScenario("ack100", "A flood of 100,000 ACK/s that repeat no cookie", ackPeers, floodOf(ackFlood, 100_000)),
 	{
 		key: "memory", title: "Memory",
-		does: "Connections that are held open, from 14 sources. The kernel's memory is the growth of what it cannot reclaim (SUnreclaim), " +
+		does: "Connections that are held open, from 14 sources. The kernel's memory is the growth of the objects that connections are made of (slabinfo), " +
 			"sockets at both ends included; the daemon's is the growth of what is resident.",
 		peers: everybody,
 		metrics: []metric{
