@@ -16,11 +16,13 @@ const (
 	rowHeight   = 22
 	titleHeight = 40
 	panelGap    = 24
+	margin      = 16
 	columns     = 2
 	barWidth    = panelWidth - labelWidth - valueWidth
 )
 
-// chartStyle has colours that can be told apart on light and dark ground.
+// chartStyle follows what the reader's screen is set to. The ground is part of it: what
+// does not know of such settings has the light one.
 const chartStyle = `<style>
 	text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 	.title { font-weight: 600; font-size: 13px }
@@ -28,10 +30,12 @@ const chartStyle = `<style>
 	.base { fill: #8c959f } .other { fill: #4493f8 } .ours { fill: #db6d28 }
 	.whisker { stroke: #1f2328; stroke-width: 1.2 }
 	.axis { stroke: #8c959f; stroke-width: 1 }
+	.ground { fill: #ffffff }
 	@media (prefers-color-scheme: dark) {
 		text { fill: #f0f6fc }
 		.note { fill: #9198a1 }
 		.whisker { stroke: #f0f6fc }
+		.ground { fill: #0d1117 }
 	}
 </style>
 `
@@ -58,17 +62,18 @@ func (r *results) chart() string {
 				shortest = c
 			}
 		}
-		fmt.Fprintf(&body, "<g transform=\"translate(%d %d)\">\n", shortest*(panelWidth+panelGap), bottom[shortest])
+		fmt.Fprintf(&body, "<g transform=\"translate(%d %d)\">\n", margin+shortest*(panelWidth+panelGap), margin+bottom[shortest])
 		p.draw(&body)
 		body.WriteString("</g>\n")
 		bottom[shortest] += p.height() + panelGap
 	}
-	width, height := columns*panelWidth+(columns-1)*panelGap, max(bottom[0], bottom[1])
-	return fmt.Sprintf("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\">\n%s%s</svg>\n",
-		width, height, width, height, chartStyle, body.String())
+	width, height := 2*margin+columns*panelWidth+(columns-1)*panelGap, 2*margin+max(bottom[0], bottom[1])-panelGap
+	return fmt.Sprintf("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\">\n%s"+
+		"<path class=\"ground\" d=\"M0 0H%dV%dH0Z\"/>\n%s</svg>\n",
+		width, height, width, height, chartStyle, width, height, body.String())
 }
 
-// panels are those of the metrics that are drawn and were found.
+// panels are those of the metrics that are drawn and were found, and differ.
 func (r *results) panels() []panel {
 	var list []panel
 	for _, sc := range r.scenarios {
@@ -82,13 +87,23 @@ func (r *results) panels() []panel {
 					p.peers, p.spreads = append(p.peers, one), append(p.spreads, s)
 				}
 			}
-			if len(p.peers) > 0 {
+			if p.differs() {
 				p.scale()
 				list = append(list, p)
 			}
 		}
 	}
 	return list
+}
+
+// differs tells whether there is anything to see.
+func (p *panel) differs() bool {
+	for _, s := range p.spreads {
+		if s.min != p.spreads[0].min || s.max != p.spreads[0].max {
+			return true
+		}
+	}
+	return false
 }
 
 // scale finds what the axis begins and ends with.

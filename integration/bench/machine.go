@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"runtime/debug"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -60,20 +59,15 @@ func processorModel() string {
 	return strings.Trim(line, "\t :")
 }
 
-// commit is what this program was built from, by what Go has noted in it.
-func commit() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
+// commit is what stands in the working directory, as far as git knows.
+func commit(ctx context.Context) string {
+	name, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=12", "HEAD").Output()
+	if err != nil {
 		return "unknown"
 	}
-	revision, changed := "unknown", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(len(s.Value), 12)]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			changed = ", and changes that are not committed"
-		}
+	changed, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--untracked-files=no").Output()
+	if err != nil || len(changed) > 0 {
+		return strings.TrimSpace(string(name)) + " and changes that are not committed"
 	}
-	return revision + changed
+	return strings.TrimSpace(string(name))
 }

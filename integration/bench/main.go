@@ -95,7 +95,7 @@ func perform(ctx context.Context, opts options, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := write(opts.dir, newResults(b, machine)); err != nil {
+	if err := write(opts.dir, newResults(b, machine, commit(ctx))); err != nil {
 		return err
 	}
 	if len(b.failures) > 0 {

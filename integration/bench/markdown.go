@@ -34,14 +34,21 @@ func (r *results) writeOrigin(b *strings.Builder) {
 		b.WriteString("**A short run, to see that all works: nothing to compare by.**\n\n")
 	}
 	m := r.Machine
-	fmt.Fprintf(b, "Measured %s, commit %s, %d rounds, on %d processors (%s), %s, %s; %s; %s.\n\n",
-		r.Date, r.Commit, r.Rounds, m.Processors, m.Model, m.Memory, m.Kernel, strings.Join(m.Programs, "; "), m.Go)
+	fmt.Fprintf(b, "Measured %s, commit %s, %s, on %d processors (%s), %s, %s; %s; %s.\n\n",
+		r.Date, r.Commit, plural(r.Rounds, "round"), m.Processors, m.Model, m.Memory, m.Kernel, strings.Join(m.Programs, "; "), m.Go)
 	b.WriteString("`make bench`, as root, repeats it; `make bench BENCH=\"-only short,bulk -rounds 9\"` a part of it, and `bin/bench -help` tells the rest. " +
 		"Client, gateway and server are network namespaces of one machine and share its processors: read the numbers as ratios. " +
 		"Each measurement has a lab of its own, and within a round all peers have the same load one after the other. " +
 		"Numbers are the median of the rounds (minimum – maximum); a ratio is the median of the rounds' ratios. " +
 		"Every peer that counts has a limit of 1,000 connections a source, which no load reaches. " +
 		"The raw numbers are in [results.json](results.json).\n\n")
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
 }
 
 // writeTable writes a row for each peer.

@@ -23,9 +23,9 @@ type results struct {
 	scenarios []scenario
 }
 
-func newResults(b *bench, m machine) *results {
+func newResults(b *bench, m machine, commit string) *results {
 	return &results{
-		Date: time.Now().UTC().Format("2006-01-02 15:04 MST"), Commit: commit(), Quick: b.quick, Rounds: b.rounds,
+		Date: time.Now().UTC().Format("2006-01-02 15:04 MST"), Commit: commit, Quick: b.quick, Rounds: b.rounds,
 		Machine: m, Samples: b.samples, Failures: b.failures, size: b.size, scenarios: b.scenarios,
 	}
 }
