@@ -96,7 +96,8 @@ var scenarios = []scenario{
 	{
 		key: "answers", title: "SYNs answered, sender flat out",
 		does: "SYNs from 32,768 sources that do not exist, as fast as one sender can. What answers is the peer, or, behind direct, " +
-			"the server with its own SYN cookies. nfqfw has to have turned its cookies on.",
+			"the server with its own SYN cookies. nfqfw has to have turned its cookies on. " +
+			"Over 100 % are answers that were sent again.",
 		peers: answerers,
 		metrics: []metric{
 			{key: "answered", title: "answered/s", ratio: true, chart: true},
