@@ -14,11 +14,12 @@ SIM_RUNS ?= 200000
 SEED ?= 0
 FUZZTIME ?= 30s
 SOAK ?= 10m
+BENCH ?=
 
-.PHONY: help build setup test check demo sim fuzz soak bench reuse bulk clean
+.PHONY: help build setup test check demo sim fuzz soak bench microbench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
 # Without C: with it, no privilege can be dropped.
 build: ## bin/nfqfw
@@ -57,14 +58,12 @@ fuzz: ## every fuzz target, for FUZZTIME each
 		done; \
 	done
 
-bench: ## benchmarks of decoding, engine and cookie
+bench: setup build ## throughput, floods, memory, beside what else does it: BENCH=flags (root)
+	$(GO) build -trimpath -o bin/bench ./integration/bench
+	bin/bench -nfqfw bin/nfqfw -out bench $(BENCH)
+
+microbench: ## benchmarks of decoding, engine and cookie
 	$(GO) test -run '^$$' -bench . -benchmem ./conntrack ./synproxy ./rules ./internal/engine ./internal/wire
-
-reuse: setup ## 20,000 short connections, and the kernel's SYN proxy under the same load (root)
-	$(GO) test -count=1 -timeout 30m -v -run '^$$' -bench 'ReusedTuples|FreshTuples' -benchtime 1x ./integration
-
-bulk: setup ## throughput of one connection, beside plain conntrack (root)
-	$(GO) test -count=1 -timeout 30m -v -run '^$$' -bench Bulk -benchtime 1x ./integration
 
 clean: ## remove what build made
 	rm -rf bin

@@ -316,13 +316,6 @@ func (n *Namespace) dialFast(from netip.Addr, connect func(fd int) error) (net.C
 	return net.FileConn(file)
 }
 
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	}
-	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
-}
-
 // A stranger is a client made of raw packets: no kernel speaks in its name.
 type stranger struct {
 	*guarded

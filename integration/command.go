@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -83,6 +84,17 @@ func (c *Command) CombinedOutput() ([]byte, error) {
 	c.Stdout, c.Stderr = &b, &b
 	err := c.Run()
 	return b.Bytes(), err
+}
+
+// Feed runs a program inside the namespace to its end, with text as its standard
+// input, such as iptables-restore(8) with rules.
+func (n *Namespace) Feed(ctx context.Context, text, name string, args ...string) error {
+	c := n.Command(ctx, name, args...)
+	c.Stdin = strings.NewReader(text)
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s in %s: %w: %s", name, n.Name, err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 // Stop asks the process group to end, kills it if it does not, and returns

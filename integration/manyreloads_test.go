@@ -37,10 +37,10 @@ func TestManyReloads(t *testing.T) {
 	}
 	end()
 	spareDescriptors, spareThreads, spareKilobytes := spareFootprint()
-	var after footprint
+	var after Footprint
 	settled := func() bool { // a look at the hooks, or a set that is written, has pipes to a program
 		after = g.footprint()
-		return after.descriptors <= before.descriptors+spareDescriptors && after.threads <= before.threads+spareThreads && after.kilobytes <= before.kilobytes+spareKilobytes
+		return after.Descriptors <= before.Descriptors+spareDescriptors && after.Threads <= before.Threads+spareThreads && after.Kilobytes <= before.Kilobytes+spareKilobytes
 	}
 	short, stop := context.WithTimeout(g.ctx, 10*time.Second)
 	defer stop()

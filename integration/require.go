@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/vishvananda/netns"
 )
+
+// sbin is where Debian keeps the programs of root.
+const sbin = "/usr/sbin:/sbin"
 
 // Feature is something a test needs and a machine may lack.
 type Feature struct {
@@ -58,6 +63,37 @@ func Require(tb TB, features ...Feature) {
 			tb.Skipf("needs %s: %v", f.name, err)
 		}
 	}
+}
+
+// Ready returns the absolute path of the firewall's program if the machine has all that
+// a program on the lab needs, and else an error that says what to do.
+func Ready(binary string, programs ...string) (string, error) {
+	if os.Geteuid() != 0 {
+		return "", errors.New("not root: run it as root, for example with sudo make")
+	}
+	// Debian's root has these in his PATH only if he logged in as such.
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":"+sbin); err != nil {
+		return "", err
+	}
+	path, err := exec.LookPath(binary)
+	if err != nil {
+		return "", fmt.Errorf("no nfqfw: %w: \"make build\" makes bin/nfqfw", err)
+	}
+	var missing []string
+	for _, name := range programs {
+		if Program(name).Missing() != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return "", fmt.Errorf("not installed: %s: \"make setup\" installs what is needed", strings.Join(missing, ", "))
+	}
+	for _, f := range []Feature{Namespaces, IPTables} {
+		if err := f.Missing(); err != nil {
+			return "", fmt.Errorf("%w: the lab needs a kernel that has it", err)
+		}
+	}
+	return filepath.Abs(path)
 }
 
 func probeRoot() error {

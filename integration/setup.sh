@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the programs that the tests and the demo run, on Debian and its
+# Installs the programs that tests, demo and benchmarks run, on Debian and its
 # derivatives. Does nothing when all are there. Needs root.
 set -eu
 
@@ -13,6 +13,7 @@ nginx:nginx-light
 apache2:apache2
 slowhttptest:slowhttptest
 iperf3:iperf3
+haproxy:haproxy
 curl:curl
 conntrack:conntrack
 ipset:ipset
@@ -42,7 +43,7 @@ if ! command -v apt-get >/dev/null 2>&1; then
 	exit 1
 fi
 
-# Web servers start when they are installed. A policy of 101 forbids it, and
+# Servers start when they are installed. A policy of 101 forbids it, and
 # whatever policy was there before comes back however this script ends.
 policy=/usr/sbin/policy-rc.d
 kept=$policy.before-nfqfw
@@ -73,5 +74,6 @@ for package in $missing; do
 	case $package in
 	apache2) update-rc.d apache2 disable ;;
 	nginx-light) update-rc.d nginx disable ;;
+	haproxy) update-rc.d haproxy disable ;;
 	esac
 done

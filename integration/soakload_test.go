@@ -81,7 +81,7 @@ func (h *honest) failed(began time.Time, what string) {
 func (s *soak) work(ctx context.Context, r *rand.Rand) {
 	for ctx.Err() == nil {
 		k := s.servers[r.IntN(len(s.servers))]
-		load := shortLoad{client: s.lab.Client, to: k.short}
+		load := ShortLoad{Client: s.lab.Client, To: k.short}
 		began := time.Now()
 		if _, err := load.once(ctx, netip.AddrPortFrom(k.source(r.IntN(honestSources)), 0)); err == nil {
 			s.honest.served.Add(1)

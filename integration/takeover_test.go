@@ -27,14 +27,14 @@ func TestTakeover(t *testing.T) {
 			g := guardAll(t, webConfig(policy, takeoverConcurrent), AcceptOptions{})[0]
 			l := g.lab
 			load := newShortLoad(l, places[0], IPv4, takeoverLoad)
-			load.to = netip.AddrPortFrom(load.to.Addr(), 80)
-			load.ports, load.workers, load.patience = takeoverFree, takeoverConcurrent, 1
+			load.To = netip.AddrPortFrom(load.To.Addr(), 80)
+			load.Ports, load.Workers, load.Patience = takeoverFree, takeoverConcurrent, 1
 			g.srv.Close()
-			answerShort(t, places[0].ns(l), load.to)
+			answerShort(t, places[0].ns(l), load.To)
 			ctx, cancel := context.WithTimeout(t.Context(), takeoverTimeout)
 			defer cancel()
-			done := make(chan *shortResult)
-			go func() { done <- load.run(ctx) }()
+			done := make(chan *ShortResult)
+			go func() { done <- load.Run(ctx) }()
 			for i := range takeovers {
 				time.Sleep(takeoverInterval)
 				if err := g.fw.Takeover(ctx); err != nil {
@@ -43,9 +43,9 @@ func TestTakeover(t *testing.T) {
 			}
 			r := <-done
 			t.Log(r)
-			if len(r.failures) > 0 || len(r.took) != takeoverLoad {
-				t.Errorf("%d of %d answered", len(r.took), takeoverLoad)
-				for _, err := range r.failures[:min(len(r.failures), 5)] {
+			if len(r.Failures) > 0 || len(r.Took) != takeoverLoad {
+				t.Errorf("%d of %d answered", len(r.Took), takeoverLoad)
+				for _, err := range r.Failures[:min(len(r.Failures), 5)] {
 					t.Log(err)
 				}
 			}

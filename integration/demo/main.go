@@ -15,10 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"strings"
 	"syscall"
 
 	"nfqfw/integration"
@@ -31,9 +28,8 @@ const (
 	exitMisuse = 2
 )
 
-// sbin is where Debian keeps the programs of root, who has it in his PATH only
-// if he logged in as such.
-const sbin = "/usr/sbin:/sbin"
+// needed are the programs that the demo runs.
+var needed = []string{"iptables", "ip6tables", "apache2", "slowhttptest", "curl", "timeout"}
 
 // options are what the command line says.
 type options struct {
@@ -60,10 +56,7 @@ func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) 
 		fmt.Fprintf(stderr, "demo: %v: see -help\n", err)
 		return exitMisuse
 	}
-	err = os.Setenv("PATH", os.Getenv("PATH")+":"+sbin)
-	if err == nil {
-		opts.binary, err = ready(opts.binary)
-	}
+	opts.binary, err = integration.Ready(opts.binary, needed...)
 	if err == nil {
 		err = play(ctx, opts, newReport(stdout))
 	}
@@ -99,31 +92,4 @@ func parse(args []string, help io.Writer) (options, error) {
 		return options{*binary, []string{*policy}}, nil
 	}
 	return options{}, fmt.Errorf("-policy %q: must be synproxy, keep or both", *policy)
-}
-
-// ready returns the program's absolute path if the machine has all that the
-// demo needs, and else an error that says what to do.
-func ready(binary string) (string, error) {
-	if os.Geteuid() != 0 {
-		return "", errors.New("not root: run it as root, for example with sudo make demo")
-	}
-	path, err := exec.LookPath(binary)
-	if err != nil {
-		return "", fmt.Errorf("no nfqfw: %w: \"make build\" makes bin/nfqfw", err)
-	}
-	var missing []string
-	for _, name := range []string{"iptables", "ip6tables", "apache2", "slowhttptest", "curl", "timeout"} {
-		if integration.Program(name).Missing() != nil {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) > 0 {
-		return "", fmt.Errorf("not installed: %s: \"make setup\" installs what the demo needs", strings.Join(missing, ", "))
-	}
-	for _, f := range []integration.Feature{integration.Namespaces, integration.IPTables} {
-		if err := f.Missing(); err != nil {
-			return "", fmt.Errorf("%w: the demo needs a kernel that has it", err)
-		}
-	}
-	return filepath.Abs(path)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -23,37 +22,42 @@ type linkEnd struct {
 	name string
 }
 
-func (e linkEnd) attrs(t *testing.T) *netlink.LinkAttrs {
-	t.Helper()
-	return must[netlink.Link](t, "find "+e.name)(e.ns.nl.LinkByName(e.name)).Attrs()
+func (e linkEnd) link() (netlink.Link, error) {
+	k, err := e.ns.nl.LinkByName(e.name)
+	if err != nil {
+		return nil, fmt.Errorf("find %s in %s: %w", e.name, e.ns.Name, err)
+	}
+	return k, nil
 }
 
-// openWire opens the client's link to the gateway for packets of a family.
-func openWire(t *testing.T, l *Lab, f Family) *rawWire {
-	t.Helper()
-	return openLink(t, linkEnd{l.Client, "eth0"}, linkEnd{l.Gateway, "eth0"}, f)
-}
-
-// openLink opens a link at one end, for packets to the other.
-func openLink(t *testing.T, from, to linkEnd, f Family) *rawWire {
-	t.Helper()
+// openRaw opens a link at one end, for packets to the other. The caller closes it.
+func openRaw(from, to linkEnd, f Family) (*rawWire, error) {
+	near, err := from.link()
+	if err != nil {
+		return nil, err
+	}
+	far, err := to.link()
+	if err != nil {
+		return nil, err
+	}
 	protocol := uint16(unix.ETH_P_IP)
 	if f == IPv6 {
 		protocol = unix.ETH_P_IPV6
 	}
-	w := &rawWire{to: unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: from.attrs(t).Index, Halen: 6}}
-	copy(w.to.Addr[:], to.attrs(t).HardwareAddr)
-	err := from.ns.Do(func() (err error) {
+	w := &rawWire{to: unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: near.Attrs().Index, Halen: 6}}
+	copy(w.to.Addr[:], far.Attrs().HardwareAddr)
+	err = from.ns.Do(func() (err error) {
 		// Protocol 0: to send only.
 		w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
-		t.Fatalf("open a packet socket: %v", err)
+		return nil, fmt.Errorf("open a packet socket: %w", err)
 	}
-	t.Cleanup(func() { unix.Close(w.fd) })
-	return w
+	return w, nil
 }
+
+func (w *rawWire) close() error { return unix.Close(w.fd) }
 
 func (w *rawWire) send(b []byte) error {
 	if err := unix.Sendto(w.fd, b, 0, &w.to); err != nil {

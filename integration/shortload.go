@@ -12,23 +12,23 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A shortLoad is many short connections over few ports of one client: each asks,
+// ShortLoad is many short connections over few ports of one client: each asks,
 // is answered, and the server closes first. So the client may use a port again at
 // once, while the server's socket of before is in TIME-WAIT.
-type shortLoad struct {
-	client      *Namespace
-	from        netip.Addr
-	to          netip.AddrPort
-	connections int
-	ports       int   // of the client
-	workers     int   // how many connections there are at a time
-	patience    int64 // how many may fail before the load is given up
+type ShortLoad struct {
+	Client      *Namespace
+	From        netip.Addr
+	To          netip.AddrPort
+	Connections int
+	Ports       int           // of the client
+	Workers     int           // how many connections there are at a time
+	Pause       time.Duration // of each worker, after each connection
+	Patience    int64         // how many may fail before the load is given up
 
 	failed atomic.Int64
 }
@@ -36,8 +36,8 @@ type shortLoad struct {
 const (
 	// firstPort is the client's first: below those that the kernel chooses itself.
 	firstPort = 10_000
-	// shortTimeout ends a connection that is not answered.
-	shortTimeout = 3 * time.Second
+	// ShortTimeout ends a connection of a ShortLoad that is not answered.
+	ShortTimeout = 3 * time.Second
 	// stallTime is longer than a connection takes that no timer has to help.
 	stallTime = 500 * time.Millisecond
 	// portWait is how often the kernel is asked whether a port is free again.
@@ -49,79 +49,84 @@ var (
 	shortAnswer  = append([]byte("HTTP/1.0 200 OK\r\n\r\n"), bytes.Repeat([]byte("answer\n"), 100)...)
 )
 
-// shortResult is what became of a load.
-type shortResult struct {
-	elapsed  time.Duration
-	took     []time.Duration // of those that were answered, from connect to the end of the answer; sorted
-	failures []error
+// ShortResult is what became of a load.
+type ShortResult struct {
+	Elapsed  time.Duration
+	Took     []time.Duration // of those that were answered, from connect to the end of the answer; sorted
+	Failures []error
 }
 
-func (r *shortResult) rate() float64 { return float64(len(r.took)) / r.elapsed.Seconds() }
+// Rate is how many connections a second were answered.
+func (r *ShortResult) Rate() float64 { return float64(len(r.Took)) / r.Elapsed.Seconds() }
 
-func (r *shortResult) percentile(p int) time.Duration {
-	if len(r.took) == 0 {
+// Percentile is the time that p percent of the answered connections took at most.
+func (r *ShortResult) Percentile(p int) time.Duration {
+	if len(r.Took) == 0 {
 		return 0
 	}
-	return r.took[(len(r.took)-1)*p/100]
+	return r.Took[(len(r.Took)-1)*p/100]
 }
 
-// stalls counts the connections that were answered and took too long.
-func (r *shortResult) stalls() int {
-	i, _ := slices.BinarySearch(r.took, stallTime)
-	return len(r.took) - i
+// Stalls counts the connections that were answered and took too long.
+func (r *ShortResult) Stalls() int {
+	i, _ := slices.BinarySearch(r.Took, stallTime)
+	return len(r.Took) - i
 }
 
 // String summarises the result on one line.
-func (r *shortResult) String() string {
+func (r *ShortResult) String() string {
 	return fmt.Sprintf("%d answered, %.0f/s, p50 %v, p99 %v, max %v, %d stalls, %d failed",
-		len(r.took), r.rate(), r.percentile(50).Round(10*time.Microsecond), r.percentile(99).Round(10*time.Microsecond),
-		r.percentile(100).Round(10*time.Microsecond), r.stalls(), len(r.failures))
+		len(r.Took), r.Rate(), r.Percentile(50).Round(10*time.Microsecond), r.Percentile(99).Round(10*time.Microsecond),
+		r.Percentile(100).Round(10*time.Microsecond), r.Stalls(), len(r.Failures))
 }
 
-// run makes the connections, until ctx ends or too many have failed.
-func (s *shortLoad) run(ctx context.Context) *shortResult {
-	parts := make([]shortResult, s.workers)
+// Run makes the connections, until ctx ends or too many have failed.
+func (s *ShortLoad) Run(ctx context.Context) *ShortResult {
+	parts := make([]ShortResult, s.Workers)
 	start := time.Now()
 	var wg sync.WaitGroup
-	for w := range s.workers {
+	for w := range s.Workers {
 		wg.Go(func() { s.work(ctx, w, &parts[w]) })
 	}
 	wg.Wait()
-	all := &shortResult{elapsed: time.Since(start)}
+	all := &ShortResult{Elapsed: time.Since(start)}
 	for _, p := range parts {
-		all.took = append(all.took, p.took...)
-		all.failures = append(all.failures, p.failures...)
+		all.Took = append(all.Took, p.Took...)
+		all.Failures = append(all.Failures, p.Failures...)
 	}
-	slices.Sort(all.took)
+	slices.Sort(all.Took)
 	return all
 }
 
 // work makes one worker's share of the connections, from ports that no other
 // worker has.
-func (s *shortLoad) work(ctx context.Context, w int, r *shortResult) {
+func (s *ShortLoad) work(ctx context.Context, w int, r *ShortResult) {
 	port := w
-	for i := w; i < s.connections && ctx.Err() == nil && s.failed.Load() < s.patience; i += s.workers {
-		took, err := s.once(ctx, netip.AddrPortFrom(s.from, firstPort+uint16(port)))
+	for i := w; i < s.Connections && ctx.Err() == nil && s.failed.Load() < s.Patience; i += s.Workers {
+		took, err := s.once(ctx, netip.AddrPortFrom(s.From, firstPort+uint16(port)))
 		if err != nil {
 			s.failed.Add(1)
-			r.failures = append(r.failures, err)
+			r.Failures = append(r.Failures, err)
 		} else {
-			r.took = append(r.took, took)
+			r.Took = append(r.Took, took)
 		}
-		if port += s.workers; port >= s.ports {
+		if port += s.Workers; port >= s.Ports {
 			port = w
+		}
+		if s.Pause > 0 {
+			time.Sleep(s.Pause)
 		}
 	}
 }
 
 // once makes one connection.
-func (s *shortLoad) once(ctx context.Context, from netip.AddrPort) (time.Duration, error) {
-	c, start, err := s.client.begin(ctx, from, s.to)
+func (s *ShortLoad) once(ctx context.Context, from netip.AddrPort) (time.Duration, error) {
+	c, start, err := s.Client.begin(ctx, from, s.To)
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(start.Add(shortTimeout))
+	_ = c.SetDeadline(start.Add(ShortTimeout))
 	if _, err := c.Write(shortRequest); err != nil {
 		return 0, fmt.Errorf("from %v: send: %w", from, err)
 	}
@@ -152,7 +157,7 @@ func (n *Namespace) begin(ctx context.Context, from, to netip.AddrPort) (*os.Fil
 		switch {
 		case err == nil:
 			return os.NewFile(uintptr(fd), "connection"), start, nil
-		case !errors.Is(err, unix.EADDRNOTAVAIL), ctx.Err() != nil, time.Since(asked) > shortTimeout:
+		case !errors.Is(err, unix.EADDRNOTAVAIL), ctx.Err() != nil, time.Since(asked) > ShortTimeout:
 			return nil, start, fmt.Errorf("connect from %v: %w", from, err)
 		}
 		time.Sleep(portWait) // the last ACK of the old one is on its way
@@ -183,14 +188,18 @@ func connecting(from, to netip.AddrPort) (int, error) {
 	return fd, nil
 }
 
-// answerShort starts a server that answers a request and closes.
-func answerShort(t testing.TB, n *Namespace, addr netip.AddrPort) {
-	t.Helper()
-	l := must[*net.TCPListener](t, "listen")(n.Listen(addr))
+// AnswerShort starts a server of a ShortLoad inside the namespace, which answers a
+// request and closes. It ends with the lab.
+func (n *Namespace) AnswerShort(addr netip.AddrPort) error {
+	l, err := n.Listen(addr)
+	if err != nil {
+		return fmt.Errorf("listen in %s: %w", n.Name, err)
+	}
 	var wg sync.WaitGroup
-	t.Cleanup(func() {
+	n.lab.onClose(func() error {
 		_ = l.Close()
 		wg.Wait()
+		return nil
 	})
 	wg.Go(func() {
 		for {
@@ -203,13 +212,21 @@ func answerShort(t testing.TB, n *Namespace, addr netip.AddrPort) {
 			}
 		}
 	})
+	return nil
 }
 
 // answerOnce ignores errors: the client tells of them.
 func answerOnce(c *net.TCPConn) {
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(shortTimeout))
+	_ = c.SetDeadline(time.Now().Add(ShortTimeout))
 	if _, err := io.ReadFull(c, make([]byte, len(shortRequest))); err == nil {
 		_, _ = c.Write(shortAnswer)
 	}
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
