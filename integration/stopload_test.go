@@ -18,10 +18,10 @@ func TestStopUnderShortLoad(t *testing.T) {
 			l, at := newLab(t, Options{}), places[0]
 			fw := startFirewall(t, l, webConfig(policy, 2*reuseWorkers))
 			load := newShortLoad(l, at, IPv4, stopLoad)
-			load.ports = stopLoad
-			answerShort(t, at.ns(l), load.to)
-			done := make(chan *shortResult)
-			go func() { done <- load.run(testContext(t)) }()
+			load.Ports = stopLoad
+			answerShort(t, at.ns(l), load.To)
+			done := make(chan *ShortResult)
+			go func() { done <- load.Run(testContext(t)) }()
 			time.Sleep(pause)
 			if err := fw.Stop(); err != nil {
 				t.Error(err)
@@ -31,8 +31,8 @@ func TestStopUnderShortLoad(t *testing.T) {
 			}
 			r := <-done
 			t.Log(r)
-			if len(r.took) != stopLoad {
-				t.Errorf("%d of %d answered, the first failure: %v", len(r.took), stopLoad, r.failures)
+			if len(r.Took) != stopLoad {
+				t.Errorf("%d of %d answered, the first failure: %v", len(r.Took), stopLoad, r.Failures)
 			}
 		})
 	}
