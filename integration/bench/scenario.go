@@ -130,13 +130,15 @@ var scenarios = []scenario{
 func floodScenario(key, title string, peers []string, run func(context.Context, *stage) (values, error)) scenario {
 	return scenario{
 		key: key, title: title, peers: peers, run: run,
-		does: honestWord + ", beside a flood from sources that do not exist. A connection that fails counts as one of 3 s.",
+		does: honestWord + ", beside a flood from sources that do not exist. A connection that fails counts as one of 3 s. " +
+			"The sender, who shares the processors, may not come to its rate.",
 		metrics: []metric{
 			{key: "served", title: "honest connections served, %", chart: true},
 			{key: "tried", title: "tried"},
 			{key: "p50", title: "p50, ms", less: true},
 			{key: "p99", title: "p99, ms", less: true, ratio: true, chart: true, log: true},
 			{key: "rate", title: "flood sent, packets/s"},
+			{key: "lost", title: "lost by nfqfw's queue", less: true},
 		},
 	}
 }
