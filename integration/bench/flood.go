@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	honestWorkers = 16
-	honestPause   = 40 * time.Millisecond
+	// Many workers that pause long, so that those who wait do not keep others from
+	// being measured.
+	honestWorkers = 64
+	honestPause   = 160 * time.Millisecond
 	// honestMost is more than the workers come to in any time.
 	honestMost = 20_000
 	// floodLead is how long the flood is alone.

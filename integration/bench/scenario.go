@@ -47,7 +47,7 @@ var (
 		flood: 2500 * time.Millisecond, held: 4000, quiet: 3 * time.Second,
 	}
 	quickSize = size{
-		connections: 4000, shortTime: 3 * time.Second, transfer: "200M", flatOut: 500 * time.Millisecond,
+		connections: 4000, shortTime: 3 * time.Second, transfer: "200M", flatOut: 1500 * time.Millisecond,
 		flood: time.Second, held: 1000, quiet: 400 * time.Millisecond,
 	}
 )
@@ -61,7 +61,7 @@ var (
 	answerers  = []string{"direct", "synproxy-mss", "synproxy-all", "nfqfw-synproxy", "nfqfw-cookies", "nfqfw-adaptive"}
 	sufferers  = []string{"direct", "conntrack", "synproxy-mss", "nfqfw-synproxy", "nfqfw-adaptive"}
 	ackPeers   = []string{"direct", "conntrack", "synproxy-mss", "nfqfw-synproxy", "nfqfw-cookies", "nfqfw-adaptive"}
-	honestWord = fmt.Sprintf("%d honest workers connect every %v each", honestWorkers, honestPause)
+	honestWord = fmt.Sprintf("%d honest clients at one address pause for %v on average and connect", honestWorkers, honestPause)
 )
 
 // scenarios are all, in the order in which they are measured.
