@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -27,7 +28,7 @@ type ShortLoad struct {
 	Connections int
 	Ports       int           // of the client
 	Workers     int           // how many connections there are at a time
-	Pause       time.Duration // of each worker, after each connection
+	Pause       time.Duration // of each worker before each connection, on average
 	Patience    int64         // how many may fail before the load is given up
 
 	failed atomic.Int64
@@ -103,6 +104,9 @@ func (s *ShortLoad) Run(ctx context.Context) *ShortResult {
 func (s *ShortLoad) work(ctx context.Context, w int, r *ShortResult) {
 	port := w
 	for i := w; i < s.Connections && ctx.Err() == nil && s.failed.Load() < s.Patience; i += s.Workers {
+		if s.Pause > 0 {
+			time.Sleep(s.Pause/2 + rand.N(s.Pause)) // so that the workers keep no step
+		}
 		took, err := s.once(ctx, netip.AddrPortFrom(s.From, firstPort+uint16(port)))
 		if err != nil {
 			s.failed.Add(1)
@@ -112,9 +116,6 @@ func (s *ShortLoad) work(ctx context.Context, w int, r *ShortResult) {
 		}
 		if port += s.Workers; port >= s.Ports {
 			port = w
-		}
-		if s.Pause > 0 {
-			time.Sleep(s.Pause)
 		}
 	}
 }

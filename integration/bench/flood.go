@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	honestWorkers = 16
-	honestPause   = 40 * time.Millisecond
+	// Many workers that pause long, so that those who wait do not keep others from
+	// being measured.
+	honestWorkers = 64
+	honestPause   = 160 * time.Millisecond
 	// honestMost is more than the workers come to in any time.
 	honestMost = 20_000
 	// floodLead is how long the flood is alone.
@@ -51,8 +53,20 @@ func floodOf(k integration.FloodKind, rate int) func(context.Context, *stage) (v
 		}
 		found := served(honest)
 		found["rate"] = flood.Rate()
-		return found, nil
+		return found, st.addLost(ctx, found)
 	}
+}
+
+// addLost adds how many packets the firewall never saw, or could not answer.
+func (st *stage) addLost(ctx context.Context, found values) error {
+	if st.firewall == nil {
+		return nil
+	}
+	i, err := st.firewall.Info(ctx)
+	for _, c := range i.Losses {
+		found["lost"] += float64(c.Packets)
+	}
+	return err
 }
 
 // honest has clients connect for a while.

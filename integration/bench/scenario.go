@@ -47,7 +47,7 @@ var (
 		flood: 2500 * time.Millisecond, held: 4000, quiet: 3 * time.Second,
 	}
 	quickSize = size{
-		connections: 4000, shortTime: 3 * time.Second, transfer: "200M", flatOut: 500 * time.Millisecond,
+		connections: 4000, shortTime: 3 * time.Second, transfer: "200M", flatOut: 1500 * time.Millisecond,
 		flood: time.Second, held: 1000, quiet: 400 * time.Millisecond,
 	}
 )
@@ -61,7 +61,7 @@ var (
 	answerers  = []string{"direct", "synproxy-mss", "synproxy-all", "nfqfw-synproxy", "nfqfw-cookies", "nfqfw-adaptive"}
 	sufferers  = []string{"direct", "conntrack", "synproxy-mss", "nfqfw-synproxy", "nfqfw-adaptive"}
 	ackPeers   = []string{"direct", "conntrack", "synproxy-mss", "nfqfw-synproxy", "nfqfw-cookies", "nfqfw-adaptive"}
-	honestWord = fmt.Sprintf("%d honest workers connect every %v each", honestWorkers, honestPause)
+	honestWord = fmt.Sprintf("%d honest clients at one address pause for %v on average and connect", honestWorkers, honestPause)
 )
 
 // scenarios are all, in the order in which they are measured.
@@ -130,13 +130,15 @@ var scenarios = []scenario{
 func floodScenario(key, title string, peers []string, run func(context.Context, *stage) (values, error)) scenario {
 	return scenario{
 		key: key, title: title, peers: peers, run: run,
-		does: honestWord + ", beside a flood from sources that do not exist. A connection that fails counts as one of 3 s.",
+		does: honestWord + ", beside a flood from sources that do not exist. A connection that fails counts as one of 3 s. " +
+			"The sender, who shares the processors, may not come to its rate.",
 		metrics: []metric{
 			{key: "served", title: "honest connections served, %", chart: true},
 			{key: "tried", title: "tried"},
 			{key: "p50", title: "p50, ms", less: true},
 			{key: "p99", title: "p99, ms", less: true, ratio: true, chart: true, log: true},
 			{key: "rate", title: "flood sent, packets/s"},
+			{key: "lost", title: "lost by nfqfw's queue", less: true},
 		},
 	}
 }
