@@ -40,7 +40,8 @@ type State struct {
 
 	Handshake Handshake
 	source    *Source
-	slot      bool // of the source
+	place     uint32 // in its shard
+	slot      bool   // of the source
 	admitted  bool
 }
 

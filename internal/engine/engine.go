@@ -173,7 +173,7 @@ func (v *visit) matchSYN() {
 }
 
 func (v *visit) look() {
-	v.shard = v.table.Lock(v.p.Tuple.Key())
+	v.shard = v.table.Lock(v.p.Tuple)
 	defer v.shard.Unlock()
 	v.state, v.dir = v.shard.Find(v.p.Tuple)
 	if v.state != nil && v.expired() {
@@ -322,7 +322,7 @@ func (e *Engine) leave(s *conntrack.State) {
 }
 
 // insert puts a state into the table for the packet's connection.
-func (v *visit) insert(s conntrack.State) bool {
+func (v *visit) insert(s *conntrack.State) bool {
 	s.Rule = v.rule.id
 	state, err := v.shard.Insert(s)
 	if err != nil && v.makeRoom() {

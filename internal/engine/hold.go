@@ -26,7 +26,7 @@ func (v *visit) hold(asks bool) {
 	s := proxyState(v.p, v.now)
 	s.Handshake.Held = true
 	s.Handshake.Due = v.now + holdInterval
-	if !v.insert(s) {
+	if !v.insert(&s) {
 		return
 	}
 	v.shard.Wait(v.state)

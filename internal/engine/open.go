@@ -66,7 +66,7 @@ func (v *visit) openSYN() {
 		// Proxied, it is an ordinary SYN: the client sends its data again.
 		v.openProxy()
 	default:
-		if v.insert(conntrack.New(v.p, v.now)) {
+		if s := conntrack.New(v.p, v.now); v.insert(&s) {
 			v.d.pass(packet.MarkOpening)
 		}
 	}
@@ -94,7 +94,7 @@ func (v *visit) openProxy() {
 	if remembers {
 		s := proxyState(v.p, v.now)
 		v.answer(&s, isn, told, v.now)
-		if !v.insert(s) {
+		if !v.insert(&s) {
 			return
 		}
 		v.shard.Wait(v.state)
@@ -149,7 +149,7 @@ func (v *visit) openCookie() bool {
 		s.Src.MaxWin <<= options.WScale // as the SYN had it, which is not scaled
 	}
 	v.rule = x
-	if v.insert(s) {
+	if v.insert(&s) {
 		v.shakeHands()
 	}
 	return true

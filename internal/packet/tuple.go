@@ -1,9 +1,6 @@
 package packet
 
-import (
-	"bytes"
-	"net/netip"
-)
+import "net/netip"
 
 // Addr is an IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291
 // section 2.5.5.2). Unlike netip.Addr it holds no pointer, so that a table of
@@ -46,16 +43,9 @@ func (t Tuple) Reverse() Tuple {
 	return Tuple{Src: t.Dst, Dst: t.Src, SrcPort: t.DstPort, DstPort: t.SrcPort}
 }
 
-// Key is the canonical form of a tuple: both directions of a connection have the same.
-type Key Tuple
-
-// Key puts the lower end first.
-func (t Tuple) Key() Key {
-	order := bytes.Compare(t.Src[:], t.Dst[:])
-	if order > 0 || order == 0 && t.SrcPort > t.DstPort {
-		return Key(t.Reverse())
-	}
-	return Key(t)
+// Answers says whether the two are opposite directions of a connection.
+func (t *Tuple) Answers(o *Tuple) bool {
+	return t.SrcPort == o.DstPort && t.DstPort == o.SrcPort && t.Src == o.Dst && t.Dst == o.Src
 }
 
 // String shows the tuple the way an operator reads it, source first.
