@@ -70,8 +70,8 @@ type Handshake struct {
 }
 
 // New is the state of a connection whose first packet is the SYN p.
-func New(p *packet.Packet, now time.Duration) State {
-	s := State{Tuple: p.Tuple, InDev: p.InDev, Created: now, Refreshed: now, Timeout: TCPFirst}
+func New(p *packet.Packet, now time.Duration) (s State) {
+	s = State{Tuple: p.Tuple, InDev: p.InDev, Created: now, Refreshed: now, Timeout: TCPFirst}
 	s.Handshake.Client = p.Seq
 	s.Handshake.setClient(p.Options)
 	s.Src = Peer{State: SynSent}

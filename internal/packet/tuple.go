@@ -13,8 +13,11 @@ func AddrFrom(a netip.Addr) Addr { return a.As16() }
 // Netip converts back, unmapping IPv4.
 func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
 
+// mapped is what IPv4 addresses begin with.
+var mapped = [12]byte{10: 0xff, 11: 0xff}
+
 // Is4 says whether the address is an IPv4 one.
-func (a Addr) Is4() bool { return a.Netip().Is4() }
+func (a *Addr) Is4() bool { return [12]byte(a[:12]) == mapped }
 
 // Tuple names the two ends of a TCP connection in one direction, that of a
 // packet or that in which the connection was opened. It is packed, comparable
@@ -36,7 +39,7 @@ func (t Tuple) Source() netip.AddrPort { return netip.AddrPortFrom(t.Src.Netip()
 func (t Tuple) Destination() netip.AddrPort { return netip.AddrPortFrom(t.Dst.Netip(), t.DstPort) }
 
 // Is4 says whether the tuple is of IPv4.
-func (t Tuple) Is4() bool { return t.Src.Is4() }
+func (t *Tuple) Is4() bool { return t.Src.Is4() }
 
 // Reverse is the tuple of the opposite direction.
 func (t Tuple) Reverse() Tuple {
