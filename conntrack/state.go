@@ -16,19 +16,13 @@ const (
 	Reply
 )
 
-// State is one connection: an entry of the table.
+// State is one connection: an entry of the table. The first line of memory has what a
+// look-up and a sweep ask for: whose it is, and whether its time is over.
 type State struct {
 	Tuple     packet.Tuple // original direction
+	Rule      uint32       // number of the rule that made it
 	ID        uint64
-	Rule      uint32 // number of the rule that made it
-	InDev     uint32 // interface index the first packet came in by
-	ReplyDev  uint32 // that which the server's answer came in by; 0: this machine is the server
-	Answered  bool   // ReplyDev means something
-	Created   time.Duration
 	Refreshed time.Duration // the last packet that fitted
-	Src, Dst  Peer
-	SeqDiff   seqnum.Size // what is added to the server's numbers on their way to the client
-	TSDiff    uint32      // and to the server's timestamps
 	Timeout   Timeout
 	Offloaded bool // the kernel has an entry for it that carries the payload
 	Made      bool // and it was told to make it: it did not see the handshake,
@@ -38,9 +32,17 @@ type State struct {
 	Killed    bool // by an operator or a flush: it is not listed, and both sides are being told
 	Pressing  bool // it is one of the half-open states that the table's owner counts
 
+	Src, Dst Peer
+	Created  time.Duration
+	InDev    uint32      // interface index the first packet came in by
+	ReplyDev uint32      // that which the server's answer came in by; 0: this machine is the server
+	SeqDiff  seqnum.Size // what is added to the server's numbers on their way to the client
+	TSDiff   uint32      // and to the server's timestamps
+	source   *Source
+
 	Handshake Handshake
-	source    *Source
 	place     uint32 // in its shard
+	Answered  bool   // ReplyDev means something
 	slot      bool   // of the source
 	admitted  bool
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 	"time"
 
@@ -255,5 +256,36 @@ func (s *step) measure(b *testing.B) {
 	b.StopTimer()
 	if b.N > 1 {
 		s.check(b, &f.d)
+	}
+}
+
+// established is a flow whose engine has n connections of as many clients.
+func established(tb testing.TB, n int) *flow {
+	f := newFlow(scenarioConfig(tb, []string{"states=2000000", "src_nodes=2000000", "max_src_conn=10"}))
+	for i := range n {
+		binary.BigEndian.PutUint32(f.client.Src[12:], uint32(i))
+		f.open()
+	}
+	if f.engine.Len() != n {
+		tb.Fatalf("%d states, want %d", f.engine.Len(), n)
+	}
+	return f
+}
+
+// What the clock costs a daemon without packets: it calls Tick ten times a second. Also
+// the longest that a call takes, more than which no packet waits for it.
+func BenchmarkTick(b *testing.B) {
+	for _, n := range []int{1000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			f, longest := established(b, n), time.Duration(0)
+			b.ResetTimer()
+			for range b.N {
+				began := time.Now()
+				f.engine.Tick(f.now, func(*Decision) { b.Fatal("there is something to do") })
+				longest = max(longest, time.Since(began))
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)*10/1e7, "%-of-a-core")
+			b.ReportMetric(float64(longest)/1e6, "ms-longest")
+		})
 	}
 }
