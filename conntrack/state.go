@@ -45,6 +45,7 @@ type State struct {
 	Answered  bool   // ReplyDev means something
 	slot      bool   // of the source
 	admitted  bool
+	_         [8]byte // the next one begins with a line
 }
 
 // Handshake is what has to be remembered of the handshakes, most of it by the
