@@ -14,11 +14,17 @@ SIM_RUNS ?= 200000
 SEED ?= 0
 FUZZTIME ?= 30s
 SOAK ?= 10m
+COUNT ?= 6
+BENCHTIME ?= 0.3s
 
-.PHONY: help build setup test check demo sim fuzz soak bench reuse bulk clean
+# The packages whose benchmarks are of a packet's way, or of a listing, and do without
+# the kernel.
+MICRO = ./conntrack ./synproxy/... ./rules ./internal/wire ./internal/engine ./internal/daemon
+
+.PHONY: help build setup test check demo sim fuzz soak microbench reuse bulk clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
 # Without C: with it, no privilege can be dropped.
 build: ## bin/nfqfw
@@ -57,8 +63,8 @@ fuzz: ## every fuzz target, for FUZZTIME each
 		done; \
 	done
 
-bench: ## benchmarks of decoding, engine and cookie
-	$(GO) test -run '^$$' -bench . -benchmem ./conntrack ./synproxy ./rules ./internal/engine ./internal/wire
+microbench: ## what a packet costs, each step alone, COUNT times: for benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 2h $(MICRO)
 
 reuse: setup ## 20,000 short connections, and the kernel's SYN proxy under the same load (root)
 	$(GO) test -count=1 -timeout 30m -v -run '^$$' -bench 'ReusedTuples|FreshTuples' -benchtime 1x ./integration
