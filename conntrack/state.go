@@ -74,12 +74,18 @@ type Handshake struct {
 
 // New is the state of a connection whose first packet is the SYN p.
 func New(p *packet.Packet, now time.Duration) (s State) {
-	s = State{Tuple: p.Tuple, InDev: p.InDev, Created: now, Refreshed: now, Timeout: TCPFirst}
-	s.Handshake.Client = p.Seq
-	s.Handshake.setClient(p.Options)
-	s.Src = Peer{State: SynSent}
-	s.Src.see(p)
+	s.Begin(p, now)
 	return s
+}
+
+// Begin makes a zero state what New returns, where it is.
+func (s *State) Begin(p *packet.Packet, now time.Duration) {
+	s.Tuple, s.InDev = p.Tuple, p.InDev
+	s.Created, s.Refreshed, s.Timeout = now, now, TCPFirst
+	s.Handshake.Client = p.Seq
+	s.Handshake.setClient(&p.Options)
+	s.Src.State = SynSent
+	s.Src.see(p)
 }
 
 // Peers are the sender of a packet of direction d, and the other side.
@@ -288,7 +294,7 @@ func (r *Peer) scaleOf(p *packet.Packet) uint8 {
 }
 
 // setClient takes over what the client offers in its SYN.
-func (h *Handshake) setClient(o packet.Options) {
+func (h *Handshake) setClient(o *packet.Options) {
 	h.MSS, h.WScale, h.Scales = o.MSS, o.WScale, o.HasWScale
 	h.SACK, h.Stamps, h.TSVal = o.SACKPermitted, o.HasTimestamp, o.TSVal
 }
@@ -301,7 +307,7 @@ func (h *Handshake) Tell(told packet.Options) {
 
 // SetOptions takes over what the client offered, and what it was told.
 func (h *Handshake) SetOptions(client, told packet.Options) {
-	h.setClient(client)
+	h.setClient(&client)
 	h.Tell(told)
 }
 
