@@ -300,14 +300,14 @@ func (h *Handshake) setClient(o *packet.Options) {
 }
 
 // Tell takes over what the client is told.
-func (h *Handshake) Tell(told packet.Options) {
+func (h *Handshake) Tell(told *packet.Options) {
 	h.Told, h.ToldBy, h.SACK, h.ToldMSS = told.HasWScale, told.WScale, told.SACKPermitted, told.MSS
 	h.Stamps = told.HasTimestamp
 }
 
 // SetOptions takes over what the client offered, and what it was told.
-func (h *Handshake) SetOptions(client, told packet.Options) {
-	h.setClient(&client)
+func (h *Handshake) SetOptions(client, told *packet.Options) {
+	h.setClient(client)
 	h.Tell(told)
 }
 

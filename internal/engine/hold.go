@@ -88,7 +88,7 @@ func (e *Engine) answerHeld(s *conntrack.State, now time.Duration) packet.Segmen
 	client := h.Offered()
 	server, known := e.servers.Options(s.Tuple, now)
 	told := e.told(&s.Tuple, &client, &server, known)
-	e.answer(s, e.jar.Bake(s.Tuple, h.Client, cookieOptions(&client, &told)), told, now)
+	e.answer(s, e.jar.Bake(s.Tuple, h.Client, cookieOptions(&client, &told)), &told, now)
 	return clientSYNACK(s)
 }
 

@@ -96,7 +96,7 @@ func (v *visit) openProxy() {
 	if remembers {
 		var s conntrack.State
 		beginProxy(&s, v.p, v.now)
-		v.answer(&s, isn, told, v.now)
+		v.answer(&s, isn, &told, v.now)
 		if !v.insert(&s) {
 			return
 		}
@@ -117,7 +117,7 @@ func (e *Engine) told(t *packet.Tuple, client, server *packet.Options, known boo
 }
 
 // answer notes in a state in PROXY:SRC how its client is answered.
-func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told packet.Options, now time.Duration) {
+func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told *packet.Options, now time.Duration) {
 	h := &s.Handshake
 	h.Tell(told)
 	h.ISN, h.Held = isn, false
@@ -146,7 +146,7 @@ func (v *visit) openCookie() bool {
 	}
 	var s conntrack.State
 	beginProxy(&s, p, v.now)
-	s.Handshake.SetOptions(options, told)
+	s.Handshake.SetOptions(&options, &told)
 	s.Handshake.ISN, s.Handshake.Client = p.Ack-1, client
 	s.Src.SeqLo = client + 1
 	if told.HasWScale {
