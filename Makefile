@@ -15,6 +15,12 @@ SEED ?= 0
 FUZZTIME ?= 30s
 SOAK ?= 10m
 BENCH ?=
+COUNT ?= 6
+BENCHTIME ?= 0.3s
+
+# The packages whose benchmarks are of a packet's way, or of a listing, and do without
+# the kernel.
+MICRO = ./conntrack ./synproxy/... ./rules ./internal/wire ./internal/engine ./internal/daemon
 
 .PHONY: help build setup test check demo sim fuzz soak bench microbench clean
 
@@ -62,8 +68,8 @@ bench: setup build ## throughput, floods, memory, beside what else does it: BENC
 	$(GO) build -trimpath -o bin/bench ./integration/bench
 	bin/bench -nfqfw bin/nfqfw -out bench $(BENCH)
 
-microbench: ## benchmarks of decoding, engine and cookie
-	$(GO) test -run '^$$' -bench . -benchmem ./conntrack ./synproxy ./rules ./internal/engine ./internal/wire
+microbench: ## what a packet costs, each step alone, COUNT times: for benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 2h $(MICRO)
 
 clean: ## remove what build made
 	rm -rf bin

@@ -7,11 +7,11 @@ import (
 	"nfqfw/internal/packet"
 )
 
-// hasher spreads keys over shards. It is seeded, as clients choose their tuples,
-// and our own rather than the library's, whose seed cannot be chosen: a
-// simulation must take the same turns each time. It is wyhash's mixing step over
-// the words of the key; both factors have a secret part, so that nobody can make
-// one of them zero.
+// hasher spreads connections and sources over shards, and connections over the slots of
+// a shard's index. It is seeded, as clients choose their tuples, and our own rather than
+// the library's, whose seed cannot be chosen: a simulation must take the same turns each
+// time. It is wyhash's mixing step over the words of what is hashed; both factors have a
+// secret part, so that nobody can make one of them zero.
 type hasher struct{ start, secret uint64 }
 
 func newHasher(seed uint64) hasher {
@@ -24,13 +24,13 @@ func (h hasher) mix(sum, word uint64) uint64 {
 	return high ^ low
 }
 
-func (h hasher) mixAddr(sum uint64, a *packet.Addr) uint64 {
-	return h.mix(h.mix(sum, binary.LittleEndian.Uint64(a[:8])), binary.LittleEndian.Uint64(a[8:]))
+func (h hasher) addr(a *packet.Addr) uint64 {
+	return h.mix(h.mix(h.start, binary.LittleEndian.Uint64(a[:8])), binary.LittleEndian.Uint64(a[8:]))
 }
 
-func (h hasher) addr(a *packet.Addr) uint64 { return h.mixAddr(h.start, a) }
-
-func (h hasher) key(k *packet.Key) uint64 {
-	sum := h.mixAddr(h.mixAddr(h.start, &k.Src), &k.Dst)
-	return h.mix(sum, uint64(k.SrcPort)<<16|uint64(k.DstPort))
+// tuple is the same for both directions of a connection.
+func (h hasher) tuple(t *packet.Tuple) uint64 {
+	return h.mix(h.start, h.end(&t.Src, t.SrcPort)+h.end(&t.Dst, t.DstPort))
 }
+
+func (h hasher) end(a *packet.Addr, port uint16) uint64 { return h.mix(h.addr(a), uint64(port)) }

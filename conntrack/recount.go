@@ -27,15 +27,15 @@ func (t *Table) recountStates(tallies map[*Source]tally) error {
 	count := 0
 	for i := range t.shards {
 		sh := t.LockShard(i)
-		count += len(sh.index)
+		count += sh.index.count
 		sh.Each(func(s *State) {
 			if found, d := sh.Find(s.Tuple); found != s || d != Original {
 				errs = append(errs, fmt.Errorf("state %v: is not found", s.Tuple))
 			}
 			s.tallyIn(tallies)
 		})
-		if places := len(sh.states) - len(sh.free); places != len(sh.index) {
-			errs = append(errs, fmt.Errorf("shard %d: %d places for %d states", i, places, len(sh.index)))
+		if places := sh.places() - len(sh.free); places != sh.index.count {
+			errs = append(errs, fmt.Errorf("shard %d: %d places for %d states", i, places, sh.index.count))
 		}
 		sh.Unlock()
 	}

@@ -43,7 +43,7 @@ func (n *Nodes) leave() { n.count.Add(-1) }
 
 // Sources are the sources that have states, or are remembered for a while after
 // their last. It is safe for concurrent use; its locks are taken before a table
-// shard's or without one, never under one.
+// shard's or without one, and never waited for under one.
 type Sources struct {
 	limit  atomic.Int64
 	count  atomic.Int64
@@ -89,6 +89,24 @@ func (t *Sources) Acquire(k SourceKey, nodes *Nodes, l *Limits, now time.Duratio
 	sh := t.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	return t.acquire(sh, k, nodes, l, now, force)
+}
+
+// ErrBusy says that another looks at the sources.
+var ErrBusy = errors.New("sources are busy")
+
+// TryAcquire does so unless it would have to wait (ErrBusy): who has locked a shard of
+// the table must not.
+func (t *Sources) TryAcquire(k SourceKey, nodes *Nodes, l *Limits, now time.Duration, force bool) (*Source, error) {
+	sh := t.shard(k)
+	if !sh.mu.TryLock() {
+		return nil, ErrBusy
+	}
+	defer sh.mu.Unlock()
+	return t.acquire(sh, k, nodes, l, now, force)
+}
+
+func (t *Sources) acquire(sh *sourceShard, k SourceKey, nodes *Nodes, l *Limits, now time.Duration, force bool) (*Source, error) {
 	s := sh.find(k, now)
 	if s == nil || s.refs == 0 {
 		limit := l.Nodes

@@ -16,19 +16,13 @@ const (
 	Reply
 )
 
-// State is one connection: an entry of the table.
+// State is one connection: an entry of the table. The first line of memory has what a
+// look-up and a sweep ask for: whose it is, and whether its time is over.
 type State struct {
 	Tuple     packet.Tuple // original direction
+	Rule      uint32       // number of the rule that made it
 	ID        uint64
-	Rule      uint32 // number of the rule that made it
-	InDev     uint32 // interface index the first packet came in by
-	ReplyDev  uint32 // that which the server's answer came in by; 0: this machine is the server
-	Answered  bool   // ReplyDev means something
-	Created   time.Duration
 	Refreshed time.Duration // the last packet that fitted
-	Src, Dst  Peer
-	SeqDiff   seqnum.Size // what is added to the server's numbers on their way to the client
-	TSDiff    uint32      // and to the server's timestamps
 	Timeout   Timeout
 	Offloaded bool // the kernel has an entry for it that carries the payload
 	Made      bool // and it was told to make it: it did not see the handshake,
@@ -37,12 +31,22 @@ type State struct {
 	Adopted   bool // it began before there was this table: its numbers are not known until they are seen
 	Killed    bool // by an operator or a flush: it is not listed, and both sides are being told
 	Pressing  bool // it is one of the half-open states that the table's owner counts
-	Doubted   bool // its client may have heard the server's own timestamps, not translated ones
+
+	Src, Dst Peer
+	Created  time.Duration
+	InDev    uint32      // interface index the first packet came in by
+	ReplyDev uint32      // that which the server's answer came in by; 0: this machine is the server
+	SeqDiff  seqnum.Size // what is added to the server's numbers on their way to the client
+	TSDiff   uint32      // and to the server's timestamps
+	source   *Source
 
 	Handshake Handshake
-	source    *Source
-	slot      bool // of the source
+	place     uint32 // in its shard
+	Answered  bool   // ReplyDev means something
+	slot      bool   // of the source
 	admitted  bool
+	Doubted   bool // its client may have heard the server's own timestamps, not translated ones
+	_         [8]byte // the next one begins with a line
 }
 
 // Handshake is what has to be remembered of the handshakes, most of it by the
@@ -70,13 +74,19 @@ type Handshake struct {
 }
 
 // New is the state of a connection whose first packet is the SYN p.
-func New(p *packet.Packet, now time.Duration) State {
-	s := State{Tuple: p.Tuple, InDev: p.InDev, Created: now, Refreshed: now, Timeout: TCPFirst}
-	s.Handshake.Client = p.Seq
-	s.Handshake.setClient(p.Options)
-	s.Src = Peer{State: SynSent}
-	s.Src.see(p)
+func New(p *packet.Packet, now time.Duration) (s State) {
+	s.Begin(p, now)
 	return s
+}
+
+// Begin makes a zero state what New returns, where it is.
+func (s *State) Begin(p *packet.Packet, now time.Duration) {
+	s.Tuple, s.InDev = p.Tuple, p.InDev
+	s.Created, s.Refreshed, s.Timeout = now, now, TCPFirst
+	s.Handshake.Client = p.Seq
+	s.Handshake.setClient(&p.Options)
+	s.Src.State = SynSent
+	s.Src.see(p)
 }
 
 // Peers are the sender of a packet of direction d, and the other side.
@@ -285,19 +295,19 @@ func (r *Peer) scaleOf(p *packet.Packet) uint8 {
 }
 
 // setClient takes over what the client offers in its SYN.
-func (h *Handshake) setClient(o packet.Options) {
+func (h *Handshake) setClient(o *packet.Options) {
 	h.MSS, h.WScale, h.Scales = o.MSS, o.WScale, o.HasWScale
 	h.SACK, h.Stamps, h.TSVal = o.SACKPermitted, o.HasTimestamp, o.TSVal
 }
 
 // Tell takes over what the client is told.
-func (h *Handshake) Tell(told packet.Options) {
+func (h *Handshake) Tell(told *packet.Options) {
 	h.Told, h.ToldBy, h.SACK, h.ToldMSS = told.HasWScale, told.WScale, told.SACKPermitted, told.MSS
 	h.Stamps = told.HasTimestamp
 }
 
 // SetOptions takes over what the client offered, and what it was told.
-func (h *Handshake) SetOptions(client, told packet.Options) {
+func (h *Handshake) SetOptions(client, told *packet.Options) {
 	h.setClient(client)
 	h.Tell(told)
 }

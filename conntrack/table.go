@@ -17,6 +17,9 @@ const tableShards = 64
 
 // Table holds the states. Each shard has its own lock; both directions of a
 // connection are in one shard. The hash is seeded: clients choose their tuples.
+//
+// A look-up reads two lines of memory, however many states there are. To make room for
+// more no state is moved, but for the first of a shard, so that no packet waits long.
 type Table struct {
 	limit   atomic.Int64
 	count   atomic.Int64
@@ -31,20 +34,24 @@ type Table struct {
 type Shard struct {
 	mu      sync.Mutex
 	table   *Table
-	index   map[packet.Key]uint32 // into states
-	states  []State               // a zero ID marks a free place
-	free    []uint32
+	index   index
+	chunks  [][]State // the places of states; a zero ID marks a free one
+	free    []uint32  // places
 	waiting []waiting // states with a Handshake.Due
 	look    uint32    // where Expendable goes on
 	_       [64]byte  // no two shards' locks in one cache line
 }
 
-// waiting names a state, and the time of its Handshake.Due. A key alone would
+// chunkSize is how many places are made at a time, but for the first ones: a small table
+// is to stay small. So many states fill pages, and none shares a cache line with others.
+const chunkSize = 256
+
+// waiting names a state, and the time of its Handshake.Due. A place alone would
 // also name those that came after it.
 type waiting struct {
-	due time.Duration
-	id  uint64
-	key packet.Key
+	due   time.Duration
+	id    uint64
+	place uint32
 }
 
 // NewTable makes an empty table for at most limit states, whose sources are
@@ -55,7 +62,7 @@ func NewTable(limit int, sources *Sources, seed uint64) *Table {
 	t.SetLimit(limit)
 	for i := range t.shards {
 		t.shards[i].table = t
-		t.shards[i].index = make(map[packet.Key]uint32)
+		t.shards[i].index = newIndex()
 	}
 	return t
 }
@@ -69,9 +76,9 @@ func (t *Table) Limit() int { return int(t.limit.Load()) }
 // Len is the number of states.
 func (t *Table) Len() int { return int(t.count.Load()) }
 
-// Lock locks the shard of a connection.
-func (t *Table) Lock(k packet.Key) *Shard {
-	sh := &t.shards[t.hash.key(&k)%tableShards]
+// Lock locks the shard of a connection, which a tuple of either direction names.
+func (t *Table) Lock(tuple packet.Tuple) *Shard {
+	sh := &t.shards[t.hash.tuple(&tuple)%tableShards]
 	sh.mu.Lock()
 	return sh
 }
@@ -82,19 +89,39 @@ func (sh *Shard) Unlock() { sh.mu.Unlock() }
 // Find looks a packet's connection up, expired or not, and the packet's
 // direction in it.
 func (sh *Shard) Find(t packet.Tuple) (*State, Dir) {
-	i, ok := sh.index[t.Key()]
-	if !ok {
-		return nil, Original
+	x := &sh.index
+	tag := sh.tag(&t)
+	for i := tag & x.mask(); x.slots[i].place != 0; i = (i + 1) & x.mask() {
+		if x.slots[i].tag != tag {
+			continue
+		}
+		s := sh.at(x.slots[i].place - 1)
+		switch {
+		case s.Tuple == t:
+			return s, Original
+		case s.Tuple.Answers(&t):
+			return s, Reply
+		}
 	}
-	s := &sh.states[i]
-	if s.Tuple == t {
-		return s, Original
-	}
-	return s, Reply
+	return nil, Original
 }
 
-// Insert adds a state that is not in the table yet, and gives it an ID.
-func (sh *Shard) Insert(s State) (*State, error) {
+func (sh *Shard) tag(t *packet.Tuple) uint32 { return tagOf(sh.table.hash.tuple(t)) }
+
+// at is a place.
+func (sh *Shard) at(place uint32) *State { return &sh.chunks[place/chunkSize][place%chunkSize] }
+
+// places is how many there are.
+func (sh *Shard) places() int {
+	last := len(sh.chunks) - 1
+	if last < 0 {
+		return 0
+	}
+	return last*chunkSize + len(sh.chunks[last])
+}
+
+// Insert adds a copy of a state that is not in the table yet, and gives it an ID.
+func (sh *Shard) Insert(s *State) (*State, error) {
 	if sh.table.count.Add(1) > sh.table.limit.Load() {
 		sh.table.count.Add(-1)
 		return nil, ErrFull
@@ -103,8 +130,8 @@ func (sh *Shard) Insert(s State) (*State, error) {
 	return sh.place(s), nil
 }
 
-// Restore adds a state that was in another table, with its ID.
-func (sh *Shard) Restore(s State) (*State, error) {
+// Restore adds a copy of a state that was in another table, with its ID.
+func (sh *Shard) Restore(s *State) (*State, error) {
 	if sh.table.count.Add(1) > sh.table.limit.Load() {
 		sh.table.count.Add(-1)
 		return nil, ErrFull
@@ -116,17 +143,32 @@ func (sh *Shard) Restore(s State) (*State, error) {
 }
 
 // place gives a state a place in the shard.
-func (sh *Shard) place(s State) *State {
-	var i uint32
+func (sh *Shard) place(s *State) *State {
+	s.place = sh.freePlace()
+	sh.index.add(sh.tag(&s.Tuple), s.place)
+	to := sh.at(s.place)
+	*to = *s
+	return to
+}
+
+// freePlace takes a place that is free, or makes one.
+func (sh *Shard) freePlace() uint32 {
 	if n := len(sh.free); n > 0 {
-		i, sh.free = sh.free[n-1], sh.free[:n-1]
-		sh.states[i] = s
-	} else {
-		i = uint32(len(sh.states))
-		sh.states = append(sh.states, s)
+		place := sh.free[n-1]
+		sh.free = sh.free[:n-1]
+		return place
 	}
-	sh.index[s.Tuple.Key()] = i
-	return &sh.states[i]
+	place := sh.places()
+	if place%chunkSize == 0 {
+		var chunk []State
+		if place > 0 {
+			chunk = make([]State, 0, chunkSize)
+		}
+		sh.chunks = append(sh.chunks, chunk)
+	}
+	last := &sh.chunks[len(sh.chunks)-1]
+	*last = append(*last, State{})
+	return uint32(place)
 }
 
 // maxLook bounds how many places Expendable looks at.
@@ -138,9 +180,10 @@ const maxLook = 64
 // server is about to answer a question, or has not heard yet that it was killed.
 func (sh *Shard) Expendable() *State {
 	var oldest *State
-	for range min(maxLook, len(sh.states)) {
-		sh.look = (sh.look + 1) % uint32(len(sh.states))
-		s := &sh.states[sh.look]
+	places := sh.places()
+	for range min(maxLook, places) {
+		sh.look = (sh.look + 1) % uint32(places)
+		s := sh.at(sh.look)
 		switch {
 		case s.ID == 0, s.Killed && s.Handshake.Asking:
 		case s.Closed():
@@ -157,11 +200,10 @@ func (sh *Shard) Expendable() *State {
 // unlocked.
 func (sh *Shard) Remove(s *State) *Source {
 	s.Leave()
-	src, key := s.source, s.Tuple.Key()
-	i := sh.index[key]
-	delete(sh.index, key)
-	sh.states[i] = State{}
-	sh.free = append(sh.free, i)
+	src, place := s.source, s.place
+	sh.index.remove(sh.tag(&s.Tuple), place)
+	*s = State{}
+	sh.free = append(sh.free, place)
 	sh.table.count.Add(-1)
 	return src
 }
@@ -177,7 +219,7 @@ func (t *Table) Drop(src *Source, now time.Duration) {
 // Wait asks that Waiting names this state at its Handshake.Due. Whoever sets
 // another Due asks again.
 func (sh *Shard) Wait(s *State) {
-	sh.waiting = append(sh.waiting, waiting{s.Handshake.Due, s.ID, s.Tuple.Key()})
+	sh.waiting = append(sh.waiting, waiting{s.Handshake.Due, s.ID, s.place})
 }
 
 // Waiting calls due for every state whose Handshake.Due has come. The states for
@@ -190,12 +232,12 @@ func (sh *Shard) Waiting(now time.Duration, due func(*State) bool) {
 			kept = append(kept, w)
 			continue
 		}
-		i, ok := sh.index[w.key]
-		if !ok || sh.states[i].ID != w.id || sh.states[i].Handshake.Due != w.due {
+		s := sh.at(w.place)
+		if s.ID != w.id || s.Handshake.Due != w.due {
 			continue
 		}
-		if due(&sh.states[i]) {
-			w.due = sh.states[i].Handshake.Due
+		if due(s) {
+			w.due = s.Handshake.Due
 			kept = append(kept, w)
 		}
 	}
@@ -224,13 +266,14 @@ func (t *Table) LockShard(i int) *Shard {
 // is 0 or what Part returned last, and returns the place to go on from, or 0
 // when that was the end. A state keeps its place for life.
 func (sh *Shard) Part(place, n int, f func(*State)) (next int) {
-	end := min(place+n, len(sh.states))
+	places := sh.places()
+	end := min(place+n, places)
 	for i := place; i < end; i++ {
-		if sh.states[i].ID != 0 {
-			f(&sh.states[i])
+		if s := sh.at(uint32(i)); s.ID != 0 {
+			f(s)
 		}
 	}
-	if end == len(sh.states) {
+	if end == places {
 		return 0
 	}
 	return end
@@ -238,10 +281,4 @@ func (sh *Shard) Part(place, n int, f func(*State)) (next int) {
 
 // Each calls f for every state of the shard. f may remove the state it is
 // called with.
-func (sh *Shard) Each(f func(*State)) {
-	for i := range sh.states {
-		if sh.states[i].ID != 0 {
-			f(&sh.states[i])
-		}
-	}
-}
+func (sh *Shard) Each(f func(*State)) { sh.Part(0, sh.places(), f) }

@@ -1,10 +1,6 @@
 package rules
 
-import (
-	"net/netip"
-
-	"nfqfw/internal/packet"
-)
+import "nfqfw/internal/packet"
 
 // tables are those that the rules name, each once.
 type tables struct {
@@ -59,13 +55,16 @@ func (t *tables) asking(a *Addresses) asking {
 type end struct {
 	point
 	family
-	addr        netip.Addr
+	addr        packet.Addr
 	asked, held uint64 // a bit for each table
 }
 
 func newEnd(a packet.Addr) end {
-	addr := a.Netip()
-	return end{point: addressPoint(a), family: familyOf(addr), addr: addr}
+	e := end{point: addressPoint(a), family: inet6, addr: a}
+	if a.Is4() {
+		e.family = inet
+	}
+	return e
 }
 
 // in says whether a table holds the address.
@@ -74,7 +73,7 @@ func (e *end) in(list []Table, table int) bool {
 	if e.asked&bit != 0 {
 		return e.held&bit != 0
 	}
-	held := list[table].Contains(e.addr)
+	held := list[table].Contains(e.addr.Netip())
 	e.asked |= bit
 	if held {
 		e.held |= bit

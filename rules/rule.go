@@ -105,5 +105,9 @@ func (r *Rule) Source(client packet.Addr) netip.Prefix {
 	if a.Is4() {
 		bits = r.SourcePrefixV4
 	}
-	return netip.PrefixFrom(a, int(bits)).Masked()
+	p := netip.PrefixFrom(a, int(bits))
+	if p.IsSingleIP() {
+		return p // nothing to cut off
+	}
+	return p.Masked()
 }

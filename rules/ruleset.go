@@ -111,7 +111,10 @@ func (s *Ruleset) match(in string, t packet.Tuple, asked func(*Rule) bool) *Rule
 		a := &s.asks[i]
 		return asked(&s.rules[i]) && a.to.holds(&dst, s.tables) && a.from.holds(&src, s.tables)
 	}
-	i := s.first(m, false, holds)
+	i := -1
+	if s.quick != 0 {
+		i = s.first(m, false, holds)
+	}
 	if i < 0 {
 		m[len(m)-1] = s.slow
 		i = s.first(m, true, holds)

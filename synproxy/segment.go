@@ -15,8 +15,8 @@ const (
 // ToldOptions are the options a client's SYN is answered with. Before a server
 // is known it is not said to scale its windows, or to know timestamps, or to take
 // larger segments than every host does: that could not be taken back.
-func ToldOptions(t packet.Tuple, client, server packet.Options, known bool) packet.Options {
-	told := packet.Options{MSS: defaultMSS6, SACKPermitted: client.SACKPermitted}
+func ToldOptions(t *packet.Tuple, client, server *packet.Options, known bool) (told packet.Options) {
+	told.MSS, told.SACKPermitted = defaultMSS6, client.SACKPermitted
 	if t.Is4() {
 		told.MSS = defaultMSS4
 	}

@@ -117,7 +117,7 @@ func TestToldOptions(t *testing.T) {
 		{"plain server", linux, none, true, none},
 		{"no MSS anywhere", packet.Options{}, packet.Options{}, true, packet.Options{MSS: defaultMSS4}},
 	} {
-		if got := ToldOptions(tuple, tt.client, tt.server, tt.known); got != tt.want {
+		if got := ToldOptions(&tuple, &tt.client, &tt.server, tt.known); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
 		}
 	}

@@ -94,7 +94,7 @@ func (v *visit) admit() admission {
 func (v *visit) bind(x *entry) admission {
 	key := x.sourceKey(v.state.Tuple.Src)
 	switch {
-	case v.source != nil && v.source.Key == key:
+	case v.source != nil && v.source.Key == key, v.refused == nil && v.tryHoldSource(x, key):
 		v.state.Bind(v.source)
 		v.source = nil
 		if v.refused != nil { // and is held all the same, for the rule only counts

@@ -67,12 +67,13 @@ func (e *Engine) holdSource(now time.Duration, x *entry, client packet.Addr) (*c
 }
 
 func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Source, a *Adoption) bool {
-	sh := e.table.Lock(a.Tuple.Key())
+	sh := e.table.Lock(a.Tuple)
 	defer sh.Unlock()
 	if s, _ := sh.Find(a.Tuple); s != nil {
 		return false
 	}
-	s, err := sh.Insert(a.state(now, x.id))
+	adopted := a.state(now, x.id)
+	s, err := sh.Insert(&adopted)
 	if err != nil {
 		return false
 	}
@@ -96,12 +97,13 @@ func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Sourc
 // insertOpening adopts a kept handshake. Its server answers again, and so tells what the
 // client has to acknowledge.
 func (e *Engine) insertOpening(now time.Duration, x *entry, a *Adoption) bool {
-	sh := e.table.Lock(a.Tuple.Key())
+	sh := e.table.Lock(a.Tuple)
 	defer sh.Unlock()
 	if s, _ := sh.Find(a.Tuple); s != nil {
 		return false
 	}
-	s, err := sh.Insert(a.state(now, x.id))
+	adopted := a.state(now, x.id)
+	s, err := sh.Insert(&adopted)
 	if err != nil {
 		return false
 	}

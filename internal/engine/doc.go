@@ -31,6 +31,7 @@
 // A client is told nothing of its server that is not known to be so.
 //
 // Order of locks: a table shard, then the servers', or a source's own. The locks of
-// the set of sources are taken with no other held but a source's own. Who holds a shard
-// may try for another, and does not wait for it.
+// the set of sources are waited for with no other held, and no other is taken under them
+// but a source's own. Who holds a shard may try for another, or for the sources, and does
+// not wait for it.
 package engine

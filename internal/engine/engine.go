@@ -164,6 +164,20 @@ func (v *visit) holdSource() {
 	}
 }
 
+// tryHoldSource holds the source at once, if nobody else is at the sources just now and
+// there is room. It saves a second look, and it says whether it did.
+func (v *visit) tryHoldSource(x *entry, key conntrack.SourceKey) bool {
+	if v.source != nil {
+		return false
+	}
+	source, err := v.sources.TryAcquire(key, v.nodesOf(x), &x.limits, v.now, false)
+	if err != nil {
+		return false
+	}
+	v.source, v.refused = source, nil
+	return true
+}
+
 // matchSYN finds out, before any lock of the table, what a SYN will need.
 func (v *visit) matchSYN() {
 	v.rule, v.trial = v.rules.Load().find(v.p)
@@ -173,7 +187,7 @@ func (v *visit) matchSYN() {
 }
 
 func (v *visit) look() {
-	v.shard = v.table.Lock(v.p.Tuple.Key())
+	v.shard = v.table.Lock(v.p.Tuple)
 	defer v.shard.Unlock()
 	v.state, v.dir = v.shard.Find(v.p.Tuple)
 	if v.state != nil && v.expired() {
@@ -322,7 +336,7 @@ func (e *Engine) leave(s *conntrack.State) {
 }
 
 // insert puts a state into the table for the packet's connection.
-func (v *visit) insert(s conntrack.State) bool {
+func (v *visit) insert(s *conntrack.State) bool {
 	s.Rule = v.rule.id
 	state, err := v.shard.Insert(s)
 	if err != nil && v.makeRoom() {

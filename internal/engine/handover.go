@@ -277,8 +277,8 @@ func (e *Engine) RestoreState(now time.Duration, saved *SavedState) bool {
 	if saved.Admitted {
 		src, _ = e.holdSource(now, x, s.Tuple.Src)
 	}
-	sh := e.table.Lock(s.Tuple.Key())
-	placed, err := sh.Restore(s)
+	sh := e.table.Lock(s.Tuple)
+	placed, err := sh.Restore(&s)
 	if err == nil {
 		e.place(sh, placed, x, src, saved, now)
 	}

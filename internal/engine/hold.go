@@ -23,10 +23,11 @@ const (
 // new, or was set up anew, costs one round trip, once. It is asked once a second at
 // most: made-up SYNs do not get through to it.
 func (v *visit) hold(asks bool) {
-	s := proxyState(v.p, v.now)
+	var s conntrack.State
+	beginProxy(&s, v.p, v.now)
 	s.Handshake.Held = true
 	s.Handshake.Due = v.now + holdInterval
-	if !v.insert(s) {
+	if !v.insert(&s) {
 		return
 	}
 	v.shard.Wait(v.state)
@@ -86,8 +87,8 @@ func (e *Engine) answerHeld(s *conntrack.State, now time.Duration) packet.Segmen
 	h := &s.Handshake
 	client := h.Offered()
 	server, known := e.servers.Options(s.Tuple, now)
-	told := e.told(s.Tuple, client, server, known)
-	e.answer(s, e.jar.Bake(s.Tuple, h.Client, cookieOptions(client, told)), told, now)
+	told := e.told(&s.Tuple, &client, &server, known)
+	e.answer(s, e.jar.Bake(s.Tuple, h.Client, cookieOptions(&client, &told)), &told, now)
 	return clientSYNACK(s)
 }
 

@@ -66,7 +66,9 @@ func (v *visit) openSYN() {
 		// Proxied, it is an ordinary SYN: the client sends its data again.
 		v.openProxy()
 	default:
-		if v.insert(conntrack.New(v.p, v.now)) {
+		var s conntrack.State
+		s.Begin(v.p, v.now)
+		if v.insert(&s) {
 			v.d.pass(packet.MarkOpening)
 		}
 	}
@@ -89,12 +91,13 @@ func (v *visit) openProxy() {
 		v.hold(asks)
 		return
 	}
-	told := v.told(v.p.Tuple, v.p.Options, server, known)
-	isn := v.jar.Bake(v.p.Tuple, v.p.Seq, cookieOptions(v.p.Options, told))
+	told := v.told(&v.p.Tuple, &v.p.Options, &server, known)
+	isn := v.jar.Bake(v.p.Tuple, v.p.Seq, cookieOptions(&v.p.Options, &told))
 	if remembers {
-		s := proxyState(v.p, v.now)
-		v.answer(&s, isn, told, v.now)
-		if !v.insert(s) {
+		var s conntrack.State
+		beginProxy(&s, v.p, v.now)
+		v.answer(&s, isn, &told, v.now)
+		if !v.insert(&s) {
 			return
 		}
 		v.shard.Wait(v.state)
@@ -106,15 +109,15 @@ func (v *visit) openProxy() {
 }
 
 // told are the options a client's SYN is answered with.
-func (e *Engine) told(t packet.Tuple, client, server packet.Options, known bool) packet.Options {
-	server.HasTimestamp = server.HasTimestamp && e.stamps.Load()
-	told := synproxy.ToldOptions(t, client, server, known)
+func (e *Engine) told(t *packet.Tuple, client, server *packet.Options, known bool) (told packet.Options) {
+	told = synproxy.ToldOptions(t, client, server, known)
+	told.HasTimestamp = told.HasTimestamp && e.stamps.Load()
 	told.TSEcr = client.TSVal
 	return told
 }
 
 // answer notes in a state in PROXY:SRC how its client is answered.
-func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told packet.Options, now time.Duration) {
+func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told *packet.Options, now time.Duration) {
 	h := &s.Handshake
 	h.Tell(told)
 	h.ISN, h.Held = isn, false
@@ -137,19 +140,20 @@ func (v *visit) openCookie() bool {
 	}
 	v.cookieBack(x)
 	server, known := v.servers.Options(p.Tuple, v.now)
-	told := v.told(p.Tuple, options, server, known)
+	told := v.told(&p.Tuple, &options, &server, known)
 	if options.HasWScale && !told.HasWScale || options.HasTimestamp && !told.HasTimestamp {
 		return false // the client was told of a server that has changed since
 	}
-	s := proxyState(p, v.now)
-	s.Handshake.SetOptions(options, told)
+	var s conntrack.State
+	beginProxy(&s, p, v.now)
+	s.Handshake.SetOptions(&options, &told)
 	s.Handshake.ISN, s.Handshake.Client = p.Ack-1, client
 	s.Src.SeqLo = client + 1
 	if told.HasWScale {
 		s.Src.MaxWin <<= options.WScale // as the SYN had it, which is not scaled
 	}
 	v.rule = x
-	if v.insert(s) {
+	if v.insert(&s) {
 		v.shakeHands()
 	}
 	return true
@@ -210,18 +214,17 @@ func stamped(o *packet.Options, p *packet.Packet) bool {
 	return true
 }
 
-// proxyState is a state in PROXY:SRC.
-func proxyState(p *packet.Packet, now time.Duration) conntrack.State {
-	s := conntrack.New(p, now)
+// beginProxy makes a zero state one in PROXY:SRC.
+func beginProxy(s *conntrack.State, p *packet.Packet, now time.Duration) {
+	s.Begin(p, now)
 	s.Src.State = conntrack.ProxySrc
 	s.Src.SeqLo = p.Seq + 1
 	s.Proxied = true
-	return s
 }
 
 // cookieOptions are those a cookie has to bring back: the client's, as far as
 // it was told that they are taken up.
-func cookieOptions(client, told packet.Options) packet.Options {
+func cookieOptions(client, told *packet.Options) packet.Options {
 	return packet.Options{
 		MSS: client.MSS, WScale: client.WScale, HasWScale: told.HasWScale, SACKPermitted: told.SACKPermitted,
 	}

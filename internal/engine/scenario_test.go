@@ -424,7 +424,7 @@ func (s *scenario) set(p *packet.Packet, word string) error {
 // shakes says whether the SYN proxy has a handshake under way for a tuple: the
 // kernel has no entry then.
 func (s *scenario) shakes(t packet.Tuple) bool {
-	sh := s.engine.table.Lock(t.Key())
+	sh := s.engine.table.Lock(t)
 	defer sh.Unlock()
 	state, _ := sh.Find(t)
 	return state != nil && state.ShakingHands()

@@ -11,7 +11,7 @@ import (
 // (RFC 7323 section 5.3), or would not have accepted it: its next packet echoes what it
 // has heard last, and has to be queued for that. If ok, the kernel's entry needs the mark.
 func (e *Engine) Doubt(t packet.Tuple) (m packet.Mark, ok bool) {
-	sh := e.table.Lock(t.Key())
+	sh := e.table.Lock(t)
 	defer sh.Unlock()
 	s, _ := sh.Find(t)
 	if s == nil || s.TSDiff == 0 || !s.Offloaded || s.Closed() {

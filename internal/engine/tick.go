@@ -117,7 +117,7 @@ func (e *Engine) Idle(now time.Duration, t packet.Tuple, idle time.Duration, pre
 
 // judgeIdle returns the source of a state that is over.
 func (e *Engine) judgeIdle(now time.Duration, t packet.Tuple, idle time.Duration, present bool, d *Decision) *conntrack.Source {
-	sh := e.table.Lock(t.Key())
+	sh := e.table.Lock(t)
 	defer sh.Unlock()
 	s, _ := sh.Find(t)
 	switch {
@@ -146,7 +146,7 @@ func (e *Engine) Abort(now time.Duration, t packet.Tuple, d *Decision) {
 
 // abort returns the source of the state.
 func (e *Engine) abort(t packet.Tuple, d *Decision) *conntrack.Source {
-	sh := e.table.Lock(t.Key())
+	sh := e.table.Lock(t)
 	defer sh.Unlock()
 	s, _ := sh.Find(t)
 	if s == nil {

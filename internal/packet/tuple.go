@@ -1,9 +1,6 @@
 package packet
 
-import (
-	"bytes"
-	"net/netip"
-)
+import "net/netip"
 
 // Addr is an IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291
 // section 2.5.5.2). Unlike netip.Addr it holds no pointer, so that a table of
@@ -16,8 +13,11 @@ func AddrFrom(a netip.Addr) Addr { return a.As16() }
 // Netip converts back, unmapping IPv4.
 func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
 
+// mapped is what IPv4 addresses begin with.
+var mapped = [12]byte{10: 0xff, 11: 0xff}
+
 // Is4 says whether the address is an IPv4 one.
-func (a Addr) Is4() bool { return a.Netip().Is4() }
+func (a *Addr) Is4() bool { return [12]byte(a[:12]) == mapped }
 
 // Tuple names the two ends of a TCP connection in one direction, that of a
 // packet or that in which the connection was opened. It is packed, comparable
@@ -39,23 +39,16 @@ func (t Tuple) Source() netip.AddrPort { return netip.AddrPortFrom(t.Src.Netip()
 func (t Tuple) Destination() netip.AddrPort { return netip.AddrPortFrom(t.Dst.Netip(), t.DstPort) }
 
 // Is4 says whether the tuple is of IPv4.
-func (t Tuple) Is4() bool { return t.Src.Is4() }
+func (t *Tuple) Is4() bool { return t.Src.Is4() }
 
 // Reverse is the tuple of the opposite direction.
 func (t Tuple) Reverse() Tuple {
 	return Tuple{Src: t.Dst, Dst: t.Src, SrcPort: t.DstPort, DstPort: t.SrcPort}
 }
 
-// Key is the canonical form of a tuple: both directions of a connection have the same.
-type Key Tuple
-
-// Key puts the lower end first.
-func (t Tuple) Key() Key {
-	order := bytes.Compare(t.Src[:], t.Dst[:])
-	if order > 0 || order == 0 && t.SrcPort > t.DstPort {
-		return Key(t.Reverse())
-	}
-	return Key(t)
+// Answers says whether the two are opposite directions of a connection.
+func (t *Tuple) Answers(o *Tuple) bool {
+	return t.SrcPort == o.DstPort && t.DstPort == o.SrcPort && t.Src == o.Dst && t.Dst == o.Src
 }
 
 // String shows the tuple the way an operator reads it, source first.

@@ -204,13 +204,31 @@ func FuzzDecode(f *testing.F) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	for name, fixture := range map[string][]byte{"SYN-IPv4": unhex(b, synIPv4), "extensions-IPv6": unhex(b, bigIPv6)} {
-		b.Run(name, func(b *testing.B) {
+	v4, v6 := tuple("192.0.2.1:51000", "198.51.100.10:80"), tuple("[2001:db8::1]:51000", "[2001:db8::2]:80")
+	offer := packet.Options{MSS: 1460, WScale: 7, HasWScale: true, SACKPermitted: true, HasTimestamp: true}
+	stamps := packet.Options{HasTimestamp: true}
+	octets := func(t packet.Tuple, f packet.Flags, o packet.Options) []byte {
+		return Append(nil, &packet.Segment{Tuple: t, Seq: 1, Ack: 2, Window: 502, Flags: f, Options: o})
+	}
+	for _, bb := range []struct {
+		name   string
+		octets []byte
+		total  int
+	}{
+		{"SYN-IPv4", octets(v4, packet.SYN, offer), 0},
+		{"SYN-IPv6", octets(v6, packet.SYN, offer), 0},
+		{"ACK-IPv4", octets(v4, packet.ACK, stamps), 0},
+		{"FIN-IPv4", octets(v4, packet.FIN|packet.ACK, stamps), 0},
+		{"GSO-IPv6", unhex(b, bigIPv6), 100_000}, // and with extension headers
+	} {
+		b.Run(bb.name, func(b *testing.B) {
 			d := NewDecoder()
 			var p packet.Packet
 			b.ReportAllocs()
 			for b.Loop() {
-				d.Decode(fixture, 100_000, &p)
+				if d.Decode(bb.octets, bb.total, &p) != packet.ReasonMatch {
+					b.Fatal("not decoded")
+				}
 			}
 		})
 	}
