@@ -45,7 +45,7 @@ type State struct {
 	Answered  bool   // ReplyDev means something
 	slot      bool   // of the source
 	admitted  bool
-	Doubted   bool // its client may have heard the server's own timestamps, not translated ones
+	Doubted   bool    // its client may have heard the server's own timestamps, not translated ones
 	_         [8]byte // the next one begins with a line
 }
 
