@@ -218,7 +218,8 @@ func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begi
 	defer stop()
 	group, failed := errgroup.WithContext(running)
 	loops.run(failed, group)
-	// Whoever gets an answer knows that the hooks are in.
+	loops.await(failed)
+	// Whoever gets an answer knows that the hooks are in, and that packets are judged.
 	group.Go(func() error { return d.server.Serve(failed) })
 	group.Go(func() error { return watchdog.run(failed) })
 	d.tellReady()
@@ -433,6 +434,16 @@ func (l *loops) run(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return l.mirror(ctx) })
 	for _, w := range l.workers {
 		group.Go(func() error { return w.run(ctx) })
+	}
+}
+
+// await waits until packets come to all queues, or ctx ends.
+func (l *loops) await(ctx context.Context) {
+	for _, w := range l.workers {
+		select {
+		case <-w.queue.Listening():
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -74,6 +74,7 @@ type Queue struct {
 	cancel context.CancelFunc
 	closed context.Context // done when Close was called
 	gone   chan struct{}   // closed when the library's goroutine has ended
+	letIn  chan struct{}   // closed when the kernel sends packets
 	close  func() error
 	run    atomic.Pointer[reader]
 	counters
@@ -119,7 +120,7 @@ func Open(c Config) (*Queue, error) {
 }
 
 func newQueue(c Config, socket conn) *Queue {
-	q := &Queue{config: c, conn: socket, gone: make(chan struct{})}
+	q := &Queue{config: c, conn: socket, gone: make(chan struct{}), letIn: make(chan struct{})}
 	q.close = sync.OnceValue(q.closeOnce)
 	q.closed, q.cancel = context.WithCancel(context.Background())
 	return q
@@ -206,6 +207,9 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 	}
 	return nil
 }
+
+// Listening is closed as soon as packets come to Run: until then the kernel drops them.
+func (q *Queue) Listening() <-chan struct{} { return q.letIn }
 
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)

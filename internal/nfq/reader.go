@@ -68,6 +68,9 @@ func (r *reader) loop() {
 	if err := r.queue.raw.Control(r.letIn); r.err == nil {
 		r.err = err
 	}
+	if r.err == nil {
+		close(r.queue.letIn)
+	}
 	for r.err == nil && r.ctx.Err() == nil {
 		if r.rest(con) {
 			continue
