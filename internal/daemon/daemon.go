@@ -94,9 +94,9 @@ func (d *daemon) now() time.Duration { return time.Since(d.started) }
 func Hooks(c *config.Config) hooks.Config {
 	n := uint16(queues(c))
 	return hooks.Config{
-		Rules: c.Rules, Queues: hooks.Queues{First: firstQueue, Last: firstQueue + n - 1},
-		SYNQueues: hooks.Queues{First: firstQueue + n, Last: firstQueue + 2*n - 1},
-		Open:      c.Daemon.WhenDown == config.Open,
+		Rules: c.Rules, SYNQueues: hooks.Queues{First: firstQueue, Last: firstQueue + n - 1},
+		Queues: hooks.Queues{First: firstQueue + n, Last: firstQueue + 2*n - 1},
+		Open:   c.Daemon.WhenDown == config.Open,
 	}
 }
 
@@ -465,12 +465,12 @@ func (l *loops) close() (err error) {
 // loses as many of them with a longer one, and the others wait for longer.
 const maxSYNs = 4096
 
-// queueConfig is that of the i-th queue. Those of SYNs come last.
+// queueConfig is that of the i-th queue. Those of SYNs come first.
 func (d *daemon) queueConfig(i int) nfq.Config {
 	c := nfq.Default()
 	c.Number = firstQueue + uint16(i)
 	c.Logger = d.log.With("queue", c.Number)
-	if i >= queues(d.config.Load()) {
+	if i < queues(d.config.Load()) {
 		c.MaxLen = maxSYNs
 	}
 	return c

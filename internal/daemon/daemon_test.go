@@ -43,7 +43,7 @@ func TestHooksOfConfig(t *testing.T) {
 	d := testDaemon(t, "[daemon]\nqueues = 3\nwhen_down = \"open\"\n[[rule]]\nport = [80]\n")
 	h := Hooks(d.config.Load())
 	want := hooks.Queues{First: firstQueue, Last: firstQueue + 2}
-	if h.Queues != want || h.SYNQueues != (hooks.Queues{First: firstQueue + 3, Last: firstQueue + 5}) || !h.Open || len(h.Rules) != 1 {
+	if h.SYNQueues != want || h.Queues != (hooks.Queues{First: firstQueue + 3, Last: firstQueue + 5}) || !h.Open || len(h.Rules) != 1 {
 		t.Errorf("%+v", h)
 	}
 	h = Hooks(config.Default())
