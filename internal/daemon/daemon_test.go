@@ -18,9 +18,9 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/config"
-	"nfqfw/internal/hooks"
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
+	"nfqfw/internal/hooks"
 	"nfqfw/internal/packet"
 )
 
