@@ -30,7 +30,7 @@ func filled(tb testing.TB, n int) *Table {
 	for i := range n {
 		p := scattered(i)
 		sh := t.Lock(p.Tuple)
-		if _, err := insert(sh, New(&p, 0)); err != nil {
+		if _, err := insert(sh, begun(&p, 0)); err != nil {
 			tb.Fatal(err)
 		}
 		sh.Unlock()
@@ -73,7 +73,7 @@ func BenchmarkInsert(b *testing.B) {
 			b.ResetTimer()
 			for i := range b.N {
 				p := scattered(n + i*stride%n)
-				s := New(&p, 0)
+				s := begun(&p, 0)
 				sh := t.Lock(s.Tuple)
 				placed, err := sh.Insert(&s)
 				if err != nil {

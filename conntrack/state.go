@@ -73,13 +73,7 @@ type Handshake struct {
 	Ending  bool          // the connection's time is over and both sides are being reset
 }
 
-// New is the state of a connection whose first packet is the SYN p.
-func New(p *packet.Packet, now time.Duration) (s State) {
-	s.Begin(p, now)
-	return s
-}
-
-// Begin makes a zero state what New returns, where it is.
+// Begin makes a zero state that of a connection whose first packet is the SYN p.
 func (s *State) Begin(p *packet.Packet, now time.Duration) {
 	s.Tuple, s.InDev = p.Tuple, p.InDev
 	s.Created, s.Refreshed, s.Timeout = now, now, TCPFirst

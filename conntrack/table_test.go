@@ -19,13 +19,19 @@ func synFrom(port uint16) *packet.Packet {
 	return &packet.Packet{Tuple: tuple(port), Seq: 100, Flags: packet.SYN, Window: 1000}
 }
 
+// begun is the state of a connection whose first packet is p.
+func begun(p *packet.Packet, now time.Duration) (s State) {
+	s.Begin(p, now)
+	return s
+}
+
 func insert(sh *Shard, s State) (*State, error) { return sh.Insert(&s) }
 
 func TestTableFindsBothDirections(t *testing.T) {
 	table := NewTable(10, NewSources(10, 1), 1)
 	sh := table.Lock(tuple(1))
 	defer sh.Unlock()
-	s, err := insert(sh, New(synFrom(1), 0))
+	s, err := insert(sh, begun(synFrom(1), 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +51,7 @@ func TestTableIsBounded(t *testing.T) {
 	table := NewTable(3, NewSources(10, 1), 1)
 	for port := range uint16(5) {
 		sh := table.Lock(tuple(port + 1))
-		_, err := insert(sh, New(synFrom(port+1), 0))
+		_, err := insert(sh, begun(synFrom(port+1), 0))
 		sh.Unlock()
 		if full := port >= 3; errors.Is(err, ErrFull) != full {
 			t.Errorf("insert %d: %v", port+1, err)
@@ -62,7 +68,7 @@ func TestTableReusesPlaces(t *testing.T) {
 	table := NewTable(10, NewSources(10, 1), 1)
 	for port := range uint16(1000) {
 		sh := table.Lock(tuple(port))
-		s, err := insert(sh, New(synFrom(port), 0))
+		s, err := insert(sh, begun(synFrom(port), 0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +99,7 @@ func TestLockDoesNotAllocate(t *testing.T) {
 // Gigabytes may pass between two packets that visit: numbers may wrap in
 // between, and the acknowledgment of a FIN still counts.
 func TestFINAfterUnseenPayload(t *testing.T) {
-	s := New(synFrom(1), 0)
+	s := begun(synFrom(1), 0)
 	s.Track(Reply, &packet.Packet{Seq: 500, Ack: 101, Flags: packet.SYN | packet.ACK}, 0)
 	s.Track(Original, &packet.Packet{Seq: 101, Ack: 501, Flags: packet.ACK}, 0)
 	far := s.Dst.SeqLo.Add(3 << 30)
@@ -115,7 +121,7 @@ func TestTableMakesRoom(t *testing.T) {
 	sh := table.LockShard(0)
 	defer sh.Unlock()
 	add := func(port uint16, created int, change func(*State)) {
-		s := New(synFrom(port), time.Duration(created))
+		s := begun(synFrom(port), time.Duration(created))
 		change(&s)
 		if _, err := insert(sh, s); err != nil {
 			t.Fatal(err)
