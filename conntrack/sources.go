@@ -92,18 +92,16 @@ func (t *Sources) Acquire(k SourceKey, nodes *Nodes, l *Limits, now time.Duratio
 	return t.acquire(sh, k, nodes, l, now, force)
 }
 
-// ErrBusy says that another looks at the sources.
-var ErrBusy = errors.New("sources are busy")
-
-// TryAcquire does so unless it would have to wait (ErrBusy): who has locked a shard of
-// the table must not.
-func (t *Sources) TryAcquire(k SourceKey, nodes *Nodes, l *Limits, now time.Duration, force bool) (*Source, error) {
+// TryAcquire does so, within the limits, unless it would have to wait: who has locked a
+// shard of the table must not. It returns nil if the source is not held.
+func (t *Sources) TryAcquire(k SourceKey, nodes *Nodes, l *Limits, now time.Duration) *Source {
 	sh := t.shard(k)
 	if !sh.mu.TryLock() {
-		return nil, ErrBusy
+		return nil
 	}
 	defer sh.mu.Unlock()
-	return t.acquire(sh, k, nodes, l, now, force)
+	s, _ := t.acquire(sh, k, nodes, l, now, false)
+	return s
 }
 
 func (t *Sources) acquire(sh *sourceShard, k SourceKey, nodes *Nodes, l *Limits, now time.Duration, force bool) (*Source, error) {

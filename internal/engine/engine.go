@@ -170,12 +170,8 @@ func (v *visit) tryHoldSource(x *entry, key conntrack.SourceKey) bool {
 	if v.source != nil {
 		return false
 	}
-	source, err := v.sources.TryAcquire(key, v.nodesOf(x), &x.limits, v.now, false)
-	if err != nil {
-		return false
-	}
-	v.source, v.refused = source, nil
-	return true
+	v.source = v.sources.TryAcquire(key, v.nodesOf(x), &x.limits, v.now)
+	return v.source != nil
 }
 
 // matchSYN finds out, before any lock of the table, what a SYN will need.
