@@ -100,7 +100,7 @@ func encodeOptions(o packet.Options) options {
 		e |= 1 << 1
 	}
 	if o.HasWScale {
-		e |= options(roundDown(wscaleOf[1:], o.WScale)+1) << 2
+		e |= options(scaleIndex(o.WScale)) << 2
 	}
 	return e | options(roundDown(mssOf[:], o.MSS))<<5
 }
@@ -116,7 +116,10 @@ func (e options) decode() packet.Options {
 }
 
 // RoundScale is the shift that a cookie brings back of a client's.
-func RoundScale(shift uint8) uint8 { return wscaleOf[1+roundDown(wscaleOf[1:], shift)] }
+func RoundScale(shift uint8) uint8 { return wscaleOf[scaleIndex(shift)] }
+
+// scaleIndex is the index of a client's shift, if it scales.
+func scaleIndex(shift uint8) int { return 1 + roundDown(wscaleOf[1:], shift) }
 
 // roundDown is the index of the largest value that is not above v, or 0.
 func roundDown[T uint8 | uint16](values []T, v T) int {
