@@ -38,19 +38,26 @@ func filled(tb testing.TB, n int) *Table {
 	return t
 }
 
-// What is looked up are states here and there in memory.
-func BenchmarkFind(b *testing.B) {
+// ofEachSize measures f with a table of each size; to fill it takes no time.
+func ofEachSize(b *testing.B, f func(b *testing.B, t *Table, n int)) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			t := filled(b, n)
 			b.ReportAllocs()
 			b.ResetTimer()
-			for i := range b.N {
-				p := scattered(i * stride % n)
-				lookUp(b, t, p.Tuple.Reverse())
-			}
+			f(b, t, n)
 		})
 	}
+}
+
+// What is looked up are states here and there in memory.
+func BenchmarkFind(b *testing.B) {
+	ofEachSize(b, func(b *testing.B, t *Table, n int) {
+		for i := range b.N {
+			p := scattered(i * stride % n)
+			lookUp(b, t, p.Tuple.Reverse())
+		}
+	})
 }
 
 // stride leads from a state to one that is far away.
@@ -66,45 +73,37 @@ func lookUp(tb testing.TB, t *Table, tuple packet.Tuple) {
 
 // A state comes into a table of so many, and goes.
 func BenchmarkInsert(b *testing.B) {
-	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			t := filled(b, n)
-			b.ReportAllocs()
-			b.ResetTimer()
-			for i := range b.N {
-				p := scattered(n + i*stride%n)
-				s := begun(&p, 0)
-				sh := t.Lock(s.Tuple)
-				placed, err := sh.Insert(&s)
-				if err != nil {
-					b.Fatal(err)
-				}
-				sh.Remove(placed)
-				sh.Unlock()
+	ofEachSize(b, func(b *testing.B, t *Table, n int) {
+		for i := range b.N {
+			p := scattered(n + i*stride%n)
+			s := begun(&p, 0)
+			sh := t.Lock(s.Tuple)
+			placed, err := sh.Insert(&s)
+			if err != nil {
+				b.Fatal(err)
 			}
-		})
-	}
+			sh.Remove(placed)
+			sh.Unlock()
+		}
+	})
 }
 
 // A sweep looks at every state; the time is that of one state.
 func BenchmarkEach(b *testing.B) {
-	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			t, old := filled(b, n), 0
-			b.ResetTimer()
-			for done := 0; done < b.N; done += n {
-				for i := range t.Shards() {
-					sh := t.LockShard(i)
-					sh.Each(func(s *State) {
-						if s.Refreshed > time.Second {
-							old++
-						}
-					})
-					sh.Unlock()
-				}
+	ofEachSize(b, func(b *testing.B, t *Table, n int) {
+		old := 0
+		for done := 0; done < b.N; done += n {
+			for i := range t.Shards() {
+				sh := t.LockShard(i)
+				sh.Each(func(s *State) {
+					if s.Refreshed > time.Second {
+						old++
+					}
+				})
+				sh.Unlock()
 			}
-		})
-	}
+		}
+	})
 }
 
 // A source is held for a connection, and let go with it.

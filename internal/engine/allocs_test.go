@@ -56,10 +56,7 @@ func (f *flow) kept() {
 
 // open is the handshake of a kept connection.
 func (f *flow) open() {
-	c, s := f.client, f.client.Reverse()
-	f.send(c, syn, packet.ConnNone)
-	f.send(s, synAck, packet.ConnNone)
-	f.send(c, packet.Segment{Seq: 101, Ack: 501, Flags: packet.ACK, Window: 502}, packet.ConnOpening)
+	do((*flow).syn, (*flow).synAck, (*flow).third)(f)
 }
 
 // hold fills the limit of its source.
