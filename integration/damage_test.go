@@ -198,10 +198,8 @@ func (g *guarded) damage(d damage) {
 	g.t.Helper()
 	for _, line := range d.commands {
 		words := strings.Fields(line)
-		c := g.lab.Gateway.Command(g.ctx, words[0], words[1:]...)
-		c.Stdin = strings.NewReader(d.input)
-		if out, err := c.CombinedOutput(); err != nil {
-			g.t.Fatalf("%s: %v %s", line, err, out)
+		if err := g.lab.Gateway.Feed(g.ctx, d.input, words[0], words[1:]...); err != nil {
+			g.t.Fatalf("%s: %v", line, err)
 		}
 	}
 }

@@ -53,10 +53,8 @@ func (n *Namespace) lose(t *testing.T, drops ...drop) {
 		if rules.Len() == 0 {
 			continue
 		}
-		c := n.Command(t.Context(), f.iptables("-restore"), "--noflush")
-		c.Stdin = strings.NewReader("*raw\n" + rules.String() + "COMMIT\n")
-		if out, err := c.CombinedOutput(); err != nil {
-			t.Fatalf("lose packets in %s: %v %s", n.Name, err, out)
+		if err := n.Feed(t.Context(), "*raw\n"+rules.String()+"COMMIT\n", f.iptables("-restore"), "--noflush"); err != nil {
+			t.Fatalf("lose packets: %v", err)
 		}
 	}
 }

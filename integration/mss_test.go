@@ -139,10 +139,8 @@ func (l *Lab) dropICMP(t *testing.T) {
 			for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
 				rules += fmt.Sprintf("-A %s -p %s -j DROP\n", chain, protocol)
 			}
-			c := n.Command(t.Context(), f.iptables("-restore"))
-			c.Stdin = strings.NewReader(rules + "COMMIT\n")
-			if out, err := c.CombinedOutput(); err != nil {
-				t.Fatalf("drop ICMP in %s: %v %s", n.Name, err, out)
+			if err := n.Feed(t.Context(), rules+"COMMIT\n", f.iptables("-restore")); err != nil {
+				t.Fatalf("drop ICMP: %v", err)
 			}
 		}
 	}
