@@ -49,7 +49,7 @@ func TestQuickRun(t *testing.T) {
 	dir := t.TempDir()
 	var out, failed bytes.Buffer
 	args := []string{"-quick", "-nfqfw", program(t), "-out", dir, "-peers", "direct,synproxy-mss,nfqfw-synproxy"}
-	if code := run(t.Context(), args, &out, &failed); code != exitDone {
+	if code := run(t.Context(), args, &out, &failed); code != integration.ExitDone {
 		t.Fatalf("exit code %d: %s\n%s", code, &failed, &out)
 	}
 	var r results
@@ -98,7 +98,7 @@ func TestInterrupted(t *testing.T) {
 	out := &interrupter{cancel: cancel}
 	var failed bytes.Buffer
 	args := []string{"-quick", "-nfqfw", program(t), "-out", t.TempDir(), "-peers", "nfqfw-keep", "-only", "short"}
-	if code := run(ctx, args, out, &failed); code != exitFailed || !strings.Contains(failed.String(), "interrupted") {
+	if code := run(ctx, args, out, &failed); code != integration.ExitFailed || !strings.Contains(failed.String(), "interrupted") {
 		t.Errorf("exit code %d: %s", code, &failed)
 	}
 }
@@ -116,13 +116,13 @@ func TestCommandLine(t *testing.T) {
 		args string
 		code int
 	}{
-		{"-help", exitDone},
-		{"-only nonsense", exitMisuse},
-		{"-peers nonsense", exitMisuse},
-		{"-rounds -1", exitMisuse},
-		{"-budget 0s", exitMisuse},
-		{"more", exitMisuse},
-		{"-nfqfw /nonexistent", exitFailed},
+		{"-help", integration.ExitDone},
+		{"-only nonsense", integration.ExitMisuse},
+		{"-peers nonsense", integration.ExitMisuse},
+		{"-rounds -1", integration.ExitMisuse},
+		{"-budget 0s", integration.ExitMisuse},
+		{"more", integration.ExitMisuse},
+		{"-nfqfw /nonexistent", integration.ExitFailed},
 	} {
 		if code := run(t.Context(), strings.Fields(c.args), io.Discard, io.Discard); code != c.code {
 			t.Errorf("%s: exit code %d, want %d", c.args, code, c.code)

@@ -14,20 +14,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"nfqfw/integration"
-)
-
-// Exit codes, as those of nfqfw itself.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitMisuse = 2
 )
 
 const (
@@ -50,10 +41,7 @@ type options struct {
 }
 
 func main() {
-	// With SIGPIPE asked for, a reader that goes away is an error of a write,
-	// and the lab is closed as ever.
-	ctx, stop := signal.NotifyContext(context.Background(),
-		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := integration.Interruptible()
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -61,18 +49,7 @@ func main() {
 // run is the program, without the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	opts, err := parse(args, stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return exitDone
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "bench: %v: see -help\n", err)
-		return exitMisuse
-	}
-	if err := perform(ctx, opts, stdout); err != nil {
-		fmt.Fprintf(stderr, "bench: %v\n", err)
-		return exitFailed
-	}
-	return exitDone
+	return integration.ExitCode("bench", stderr, err, func() error { return perform(ctx, opts, stdout) })
 }
 
 // needed are the programs of peers and loads.
@@ -115,7 +92,6 @@ func leftovers() ([]string, error) {
 func parse(args []string, help io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.binary, "nfqfw", "bin/nfqfw", "the program `FILE`, as \"make build\" makes it")
 	flags.StringVar(&o.dir, "out", "bench", "write results into `DIR`")
 	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("how many `ROUNDS` (default %d, with -quick %d)", fullRounds, quickRounds))
@@ -123,16 +99,7 @@ func parse(args []string, help io.Writer) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "a short run, to see that all works; nothing to compare by")
 	only := flags.String("only", "", "only these `SCENARIOS`, separated by commas: "+strings.Join(scenarioKeys(), ", "))
 	some := flags.String("peers", "", "only these `PEERS`: "+strings.Join(peerKeys(), ", "))
-	err := flags.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(help, "usage: bench [flags]   (root)")
-		flags.SetOutput(help)
-		flags.PrintDefaults()
-	}
-	if err == nil && flags.NArg() > 0 {
-		err = fmt.Errorf("argument %q: there are none, only flags", flags.Arg(0))
-	}
-	if err != nil {
+	if err := integration.ParseFlags(flags, args, "usage: bench [flags]   (root)", help); err != nil {
 		return options{}, err
 	}
 	return o.complete(words(*only), words(*some))

@@ -10,22 +10,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"nfqfw/integration"
-)
-
-// Exit codes, as those of nfqfw itself.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitMisuse = 2
 )
 
 // needed are the programs that the demo runs.
@@ -38,10 +28,7 @@ type options struct {
 }
 
 func main() {
-	// With SIGPIPE asked for, a reader that goes away is an error of a write,
-	// and the lab is closed as ever.
-	ctx, stop := signal.NotifyContext(context.Background(),
-		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := integration.Interruptible()
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -49,40 +36,20 @@ func main() {
 // run is the program, without the process around it.
 func run(ctx context.Context, args []string, stdout *os.File, stderr io.Writer) int {
 	opts, err := parse(args, stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return exitDone
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "demo: %v: see -help\n", err)
-		return exitMisuse
-	}
-	opts.binary, err = integration.Ready(opts.binary, needed...)
-	if err == nil {
-		err = play(ctx, opts, newReport(stdout))
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "demo: %v\n", err)
-		return exitFailed
-	}
-	return exitDone
+	return integration.ExitCode("demo", stderr, err, func() (err error) {
+		if opts.binary, err = integration.Ready(opts.binary, needed...); err != nil {
+			return err
+		}
+		return play(ctx, opts, newReport(stdout))
+	})
 }
 
 // parse reads the command line.
 func parse(args []string, help io.Writer) (options, error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
 	binary := flags.String("nfqfw", "bin/nfqfw", "the program `FILE`, as \"make build\" makes it")
 	policy := flags.String("policy", "both", "the rule's state `POLICY` to show: synproxy, keep or both")
-	err := flags.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(help, "usage: demo [-nfqfw FILE] [-policy POLICY]   (root)")
-		flags.SetOutput(help)
-		flags.PrintDefaults()
-	}
-	if err == nil && flags.NArg() > 0 {
-		err = fmt.Errorf("argument %q: there are none, only flags", flags.Arg(0))
-	}
-	if err != nil {
+	if err := integration.ParseFlags(flags, args, "usage: demo [-nfqfw FILE] [-policy POLICY]   (root)", help); err != nil {
 		return options{}, err
 	}
 	switch *policy {
