@@ -124,10 +124,10 @@ func (a *adopter) takeOpening(h *halfOpen) {
 	if a.table.SetMark(t, packet.MarkOpening) != nil {
 		return // it is over
 	}
-	present, e, err := a.table.Query(t)
-	if err == nil && present.Present() && e.State == offload.Established {
-		p := peers[e.State][0]
-		h.of.Opening, h.of.Src, h.of.Dst = false, p.src, p.dst
+	if present, e, err := a.table.Query(t); err == nil && present.Present() {
+		if now, ok := adoption(t, &e, false); ok {
+			h.of.Opening, h.of.Src, h.of.Dst = now.Opening, now.Src, now.Dst
+		}
 	}
 	if put := a.put(&h.of); !put || !h.of.Opening {
 		_ = a.table.SetMark(t, 0) // no rule's, or admitted

@@ -108,6 +108,9 @@ func queues(c *config.Config) int {
 	return runtime.NumCPU()
 }
 
+// allQueues is how many kernel queues there are of both kinds.
+func allQueues(c *config.Config) int { return 2 * queues(c) }
+
 // newDaemon makes a daemon without an engine that has touched nothing yet, and whose
 // time begins then.
 func newDaemon(c *config.Config, o Options, started time.Time) (*daemon, error) {
@@ -417,7 +420,7 @@ func (l *loops) open(d *daemon) (err error) {
 		return err
 	}
 	l.killer = d.killer
-	for i := range 2 * queues(d.config.Load()) {
+	for i := range allQueues(d.config.Load()) {
 		w, err := d.newWorker(i)
 		if err != nil {
 			return err

@@ -225,8 +225,8 @@ func meet(ctx context.Context, socket string) (*net.UnixConn, error) {
 
 // begin makes the daemon, before the states come.
 func (t *takeover) begin(c *config.Config, o Options) error {
-	if want := 2 * queues(c); len(t.Queues) != want || len(t.files) != want+1 {
-		return fmt.Errorf("daemon: queues: %d instead of %d takes a restart", want/2, len(t.Queues)/2)
+	if want := allQueues(c); len(t.Queues) != want || len(t.files) != want+1 {
+		return fmt.Errorf("daemon: queues: %d instead of %d takes a restart", queues(c), len(t.Queues)/2)
 	}
 	began := time.Now().Add(-t.Now - time.Duration(sinceBoot()-t.At))
 	d, err := newDaemon(c, o, began)
