@@ -215,11 +215,11 @@ func (s *soak) expectNothing(ctx context.Context) {
 	for _, k := range s.sessions.all() {
 		_ = k.conn.Close()
 	}
-	ctx, cancel := context.WithTimeout(ctx, soakEnd)
+	ending, cancel := context.WithTimeout(ctx, soakEnd) // of the wait, and not of the looks: what is left is to be told
 	defer cancel()
 	var got tally
 	var sources int
-	err := Poll(ctx, func() bool {
+	err := Poll(ending, func() bool {
 		got, sources = s.tally(ctx), len(s.sources(ctx))
 		return got == tally{} && sources == 0
 	})
