@@ -29,6 +29,7 @@ type Source struct {
 	refs    int // states that point here, and those who hold it
 	track   time.Duration
 	idle    time.Duration // when the last of refs went; means nothing while there are some
+	waits   bool          // for the states that it had in another set
 	nodes   *Nodes        // that it is one of
 }
 
@@ -76,7 +77,7 @@ func (s *Source) releaseState() {
 
 // reset makes a source that is not held one that nothing is remembered of.
 func (s *Source) reset(k SourceKey, now time.Duration) {
-	s.Key, s.created, s.track = k, now, 0
+	s.Key, s.created, s.track, s.waits = k, now, 0, false
 	s.admitted = recent{}
 }
 

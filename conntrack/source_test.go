@@ -203,3 +203,33 @@ func TestRateOfOlderTimes(t *testing.T) {
 		t.Error("an older time did not count as the newest")
 	}
 }
+
+// Of a source that was taken over from another set is remembered what there was, for as
+// long as there: until its states have come, whatever its time, and then no longer.
+func TestRestoredSourceGoes(t *testing.T) {
+	const track = 10 * time.Second
+	var nodes, nodesThere Nodes
+	sources, there := NewSources(10, 1), NewSources(10, 2)
+	src, err := sources.Acquire(sourceKey("198.51.100.7/32"), &nodes, &Limits{Track: track}, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources.Drop(src, time.Second)
+	sources.Save(2*time.Second, func(saved SavedSource) { there.Restore(&saved, &nodesThere) })
+	sweep := func(now time.Duration) int {
+		for i := range Sweeps {
+			there.Sweep(i, now)
+		}
+		return there.Len()
+	}
+	if n := sweep(time.Minute); n != 1 {
+		t.Errorf("%d sources before the states have come, want 1", n)
+	}
+	there.Restored()
+	if n := sweep(time.Second + track - 1); n != 1 {
+		t.Errorf("%d sources before its time, want 1", n)
+	}
+	if n := sweep(time.Second + track); n != 0 || nodesThere.Known() != 0 {
+		t.Errorf("%d sources when its time is over, %d known, want none", n, nodesThere.Known())
+	}
+}

@@ -149,8 +149,11 @@ func (sh *sourceShard) find(k SourceKey, now time.Duration) *Source {
 	return s
 }
 
-// forgotten says whether the source has no states, and had none for long enough.
-func (s *Source) forgotten(now time.Duration) bool { return s.refs == 0 && now >= s.idle+s.track }
+// forgotten says whether the source has no states, waits for none, and had none for long
+// enough.
+func (s *Source) forgotten(now time.Duration) bool {
+	return s.refs == 0 && !s.waits && now >= s.idle+s.track
+}
 
 // maxRemembered bounds how many sources makeRoom looks at.
 const maxRemembered = 64
@@ -278,12 +281,9 @@ func (s *Source) saved(now time.Duration) SavedSource {
 	return saved
 }
 
-// restoreTime is how long a restored source waits for its states at least.
-const restoreTime = time.Minute
-
-// Restore remembers a source that was in another set, as one of nodes, until its states
-// come.
-func (t *Sources) Restore(saved *SavedSource, nodes *Nodes, now time.Duration) {
+// Restore remembers a source that was in another set, as one of nodes, at least until
+// Restored.
+func (t *Sources) Restore(saved *SavedSource, nodes *Nodes) {
 	sh := t.shard(saved.Key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -294,9 +294,24 @@ func (t *Sources) Restore(saved *SavedSource, nodes *Nodes, now time.Duration) {
 	if s == nil {
 		return
 	}
-	s.idle, s.track = saved.Idle, max(saved.Track, now-saved.Idle+restoreTime)
+	s.idle, s.track, s.waits = saved.Idle, saved.Track, true
 	for _, at := range saved.Admitted {
 		s.admitted.add(at, len(saved.Admitted))
+	}
+}
+
+// Restored says that the states of all sources that were restored have come.
+func (t *Sources) Restored() {
+	for i := range t.shards {
+		t.shards[i].restored()
+	}
+}
+
+func (sh *sourceShard) restored() {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for _, s := range sh.sources {
+		s.waits = false
 	}
 }
 

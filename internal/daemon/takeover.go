@@ -188,6 +188,7 @@ func takeOver(ctx context.Context, c *config.Config, o Options) (t *takeover, er
 	if err != nil {
 		return nil, err
 	}
+	t.engine.Resumed()
 	t.engine.Reload(t.now(), t.engineConfig(c))
 	return t, nil
 }
@@ -235,7 +236,7 @@ func (t *takeover) begin(c *config.Config, o Options) error {
 	}
 	t.daemon = d
 	d.tables.Restore(d.now(), t.Tables)
-	d.engine = engine.Resume(d.now(), &t.Engine, newSeeds(), d.tables.Lookup)
+	d.engine = engine.Resume(&t.Engine, newSeeds(), d.tables.Lookup)
 	d.settings, d.finishing = t.Settings, vanished(slices.Concat(t.Finishing, savedRules(t.Engine.Rules)), c.Rules)
 	d.inherited = t.files[:len(t.Queues)]
 	d.hooks = d.newHooks(c, d.finishing)

@@ -194,8 +194,8 @@ func (e *Engine) EachSaved(f func([]SavedState) error) error {
 }
 
 // Resume makes an engine that goes on in the place of the one that was saved, once it
-// has its states. The tables are those that rules name.
-func Resume(now time.Duration, s *Snapshot, r Seeds, table func(name string) rules.Table) *Engine {
+// has its states (RestoreState), and was told that these were all (Resumed). The tables are those that rules name.
+func Resume(s *Snapshot, r Seeds, table func(name string) rules.Table) *Engine {
 	e := newEngine(s.States, s.SrcNodes, r)
 	e.jar = cookie.RestoreJar(s.Keys, s.Newer)
 	e.servers.Restore(&s.Servers)
@@ -221,7 +221,7 @@ func Resume(now time.Duration, s *Snapshot, r Seeds, table func(name string) rul
 		e.SetBacklog(x.Number, 0)
 	}
 	for i := range s.Sources {
-		e.restoreSource(now, &s.Sources[i], accounts)
+		e.restoreSource(&s.Sources[i], accounts)
 	}
 	return e
 }
@@ -255,7 +255,7 @@ func (s *ruleset) put(x *entry) {
 	s.byID[x.id-1] = x
 }
 
-func (e *Engine) restoreSource(now time.Duration, saved *conntrack.SavedSource, accounts map[uint32]*account) {
+func (e *Engine) restoreSource(saved *conntrack.SavedSource, accounts map[uint32]*account) {
 	nodes := &e.nodes
 	if saved.Key.Rule != 0 {
 		a := accounts[saved.Key.Rule]
@@ -264,8 +264,11 @@ func (e *Engine) restoreSource(now time.Duration, saved *conntrack.SavedSource, 
 		}
 		nodes = &a.nodes
 	}
-	e.sources.Restore(saved, nodes, now)
+	e.sources.Restore(saved, nodes)
 }
+
+// Resumed says that all states have been restored.
+func (e *Engine) Resumed() { e.sources.Restored() }
 
 // RestoreState puts a state of the engine that was saved into the table, and says
 // whether there was room.

@@ -86,7 +86,7 @@ func (s *scenario) handOver() {
 	in := gob.NewDecoder(&b)
 	var snapshot Snapshot
 	s.must("handover", in.Decode(&snapshot))
-	next := Resume(s.now, &snapshot, scenarioSeeds, nil)
+	next := Resume(&snapshot, scenarioSeeds, nil)
 	next.SetTimestamps(s.engine.stamps.Load())
 	for {
 		var part []SavedState
@@ -101,6 +101,7 @@ func (s *scenario) handOver() {
 			}
 		}
 	}
+	next.Resumed()
 	s.engine = next
 }
 
