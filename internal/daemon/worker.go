@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"nfqfw/internal/engine"
@@ -103,6 +104,10 @@ func (x *executor) order(o *packet.Offload) error {
 		return x.table.Create(o)
 	case packet.OffloadDelete:
 		return x.table.Delete(o.Tuple)
+	case packet.OffloadMark:
+		if err := x.table.SetMark(o.Tuple, o.Mark); !errors.Is(err, unix.ENOENT) {
+			return err
+		}
 	}
 	return nil
 }

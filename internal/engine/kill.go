@@ -116,7 +116,9 @@ func (e *Engine) kill(sh *conntrack.Shard, s *conntrack.State, now time.Duration
 	}
 	h.Tries, h.Due = 1, now+killRetries[0]
 	sh.Wait(s)
-	d.Offload = deleteEntry(s.Tuple)
+	// The entry goes when the server has let go: if this engine ends before, the next one
+	// knows by it of a connection that the server holds.
+	d.Offload = packet.Offload{Op: packet.OffloadMark, Tuple: s.Tuple, Mark: packet.MarkTrack}
 	askBoth(s, d)
 	return s.Unbind()
 }
@@ -132,6 +134,7 @@ func askBoth(s *conntrack.State, d *Decision) {
 // state goes.
 func (e *Engine) killAgain(sh *conntrack.Shard, s *conntrack.State, now time.Duration) bool {
 	if !postpone(&s.Handshake, killRetries[:], now) {
+		e.decide().Offload = deleteEntry(s.Tuple)
 		e.released = append(e.released, e.forget(sh, s))
 		return false
 	}
@@ -145,6 +148,7 @@ func (v *visit) dies() {
 	v.d.drop(packet.ReasonStateMismatch)
 	if v.serverDenies() {
 		s.Handshake.Asking = false
+		v.d.Offload = deleteEntry(s.Tuple)
 	}
 	if !p.Flags.Has(packet.ACK) || p.Flags.Has(packet.RST) {
 		return

@@ -257,6 +257,8 @@ func (s *scenario) print(d *Decision) {
 			d.Offload.Timeout, d.Offload.HasWScale, d.Offload.SrcWScale, d.Offload.DstWScale, d.Offload.SACKPermitted, track)
 	case packet.OffloadDelete:
 		fmt.Fprintln(&s.out, "  delete")
+	case packet.OffloadMark:
+		fmt.Fprintf(&s.out, "  mark%s\n", markName(d.Offload.Mark))
 	case packet.OffloadQuery:
 		fmt.Fprintln(&s.out, "  query")
 	}

@@ -14,6 +14,7 @@ const (
 	OffloadNone   OffloadOp = iota
 	OffloadCreate           // make an established entry
 	OffloadDelete           // remove the entry
+	OffloadMark             // give it the mark
 	OffloadQuery            // look the entry up, put the answer into Packet.Kernel, ask the engine again
 )
 
@@ -32,5 +33,5 @@ type Offload struct {
 	DstWScale     uint8         // the server's window shift
 	HasWScale     bool          // both sides scale windows
 	SACKPermitted bool          // both sides agreed on selective acknowledgments
-	Mark          Mark          // which of the next packets to queue
+	Mark          Mark          // which of the next packets to queue; for OffloadMark too
 }

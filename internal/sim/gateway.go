@@ -150,6 +150,10 @@ func (g *gateway) carryOut(d *engine.Decision) {
 			w.tracef("    delete %v", o.Tuple)
 		}
 		delete(g.entries, nameOf(o.Tuple))
+	case packet.OffloadMark:
+		if e := g.entries[nameOf(o.Tuple)]; e != nil {
+			e.connmark = o.Mark
+		}
 	}
 	segments := d.Segments()
 	for i := range segments {
