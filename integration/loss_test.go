@@ -16,7 +16,7 @@ func TestInfoTellsOfLosses(t *testing.T) {
 	g.teach(80) // else the server's answer to the first SYN would be one packet more
 	g.waitSummary(g.source(1), "1 FIN_WAIT_2:FIN_WAIT_2")
 	g.expectNoLosses()
-	const room, sent = 4096, 20_000 // of the queue of SYNs, and more
+	const room, sent = 16384, 20_000 // of the queue, and more
 	g.floodStopped(sent)
 	full, userFull := g.counter("queue-dropped"), g.counter("queue-user-dropped")
 	// A signal takes its time: the daemon may read one more batch.

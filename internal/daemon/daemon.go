@@ -92,24 +92,18 @@ func (d *daemon) now() time.Duration { return time.Since(d.started) }
 
 // Hooks are the hooks that Run installs for a configuration.
 func Hooks(c *config.Config) hooks.Config {
-	n := uint16(queues(c))
 	return hooks.Config{
-		Rules: c.Rules, SYNQueues: hooks.Queues{First: firstQueue, Last: firstQueue + n - 1},
-		Queues: hooks.Queues{First: firstQueue + n, Last: firstQueue + 2*n - 1},
-		Open:   c.Daemon.WhenDown == config.Open,
+		Rules: c.Rules, FirstQueue: firstQueue, LastQueue: firstQueue + uint16(queues(c)) - 1,
+		Open: c.Daemon.WhenDown == config.Open,
 	}
 }
 
-// queues is how many kernel queues there are for connections, and as many for SYNs.
 func queues(c *config.Config) int {
 	if c.Daemon.Queues > 0 {
 		return c.Daemon.Queues
 	}
 	return runtime.NumCPU()
 }
-
-// allQueues is how many kernel queues there are of both kinds.
-func allQueues(c *config.Config) int { return 2 * queues(c) }
 
 // newDaemon makes a daemon without an engine that has touched nothing yet, and whose
 // time begins then.
@@ -420,7 +414,7 @@ func (l *loops) open(d *daemon) (err error) {
 		return err
 	}
 	l.killer = d.killer
-	for i := range allQueues(d.config.Load()) {
+	for i := range queues(d.config.Load()) {
 		w, err := d.newWorker(i)
 		if err != nil {
 			return err
@@ -464,17 +458,8 @@ func (l *loops) close() (err error) {
 	return err
 }
 
-// maxSYNs is how many SYNs wait in one queue at most. Who has no processor left for a flood
-// loses as many of them with a longer one, and the others wait for longer.
-const maxSYNs = 4096
-
-// queueConfig is that of the i-th queue. Those of SYNs come first.
-func (d *daemon) queueConfig(i int) nfq.Config {
+func queueConfig(number uint16, log *slog.Logger) nfq.Config {
 	c := nfq.Default()
-	c.Number = firstQueue + uint16(i)
-	c.Logger = d.log.With("queue", c.Number)
-	if i < queues(d.config.Load()) {
-		c.MaxLen = maxSYNs
-	}
+	c.Number, c.Logger = number, log
 	return c
 }

@@ -20,7 +20,6 @@ import (
 	"nfqfw/internal/config"
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
-	"nfqfw/internal/hooks"
 	"nfqfw/internal/packet"
 )
 
@@ -42,12 +41,11 @@ func testDaemon(t testing.TB, file string) *daemon {
 func TestHooksOfConfig(t *testing.T) {
 	d := testDaemon(t, "[daemon]\nqueues = 3\nwhen_down = \"open\"\n[[rule]]\nport = [80]\n")
 	h := Hooks(d.config.Load())
-	want := hooks.Queues{First: firstQueue, Last: firstQueue + 2}
-	if h.SYNQueues != want || h.Queues != (hooks.Queues{First: firstQueue + 3, Last: firstQueue + 5}) || !h.Open || len(h.Rules) != 1 {
+	if h.FirstQueue != firstQueue || h.LastQueue != firstQueue+2 || !h.Open || len(h.Rules) != 1 {
 		t.Errorf("%+v", h)
 	}
 	h = Hooks(config.Default())
-	if n := int(h.Queues.Last-h.Queues.First) + 1; n != runtime.NumCPU() || h.Open {
+	if n := int(h.LastQueue-h.FirstQueue) + 1; n != runtime.NumCPU() || h.Open {
 		t.Errorf("default: %d queues, %+v", n, h)
 	}
 }

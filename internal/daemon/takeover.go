@@ -226,8 +226,8 @@ func meet(ctx context.Context, socket string) (*net.UnixConn, error) {
 
 // begin makes the daemon, before the states come.
 func (t *takeover) begin(c *config.Config, o Options) error {
-	if want := allQueues(c); len(t.Queues) != want || len(t.files) != want+1 {
-		return fmt.Errorf("daemon: queues: %d instead of %d takes a restart", queues(c), len(t.Queues)/2)
+	if want := queues(c); len(t.Queues) != want || len(t.files) != want+1 {
+		return fmt.Errorf("daemon: queues: %d instead of %d takes a restart", want, len(t.Queues))
 	}
 	began := time.Now().Add(-t.Now - time.Duration(sinceBoot()-t.At))
 	d, err := newDaemon(c, o, began)
@@ -296,7 +296,8 @@ func (t *takeover) takeCharge() (err error) {
 
 // openQueue opens a queue, or goes on with the one that was inherited.
 func (d *daemon) openQueue(i int) (*nfq.Queue, error) {
-	c := d.queueConfig(i)
+	number := firstQueue + uint16(i)
+	c := queueConfig(number, d.log.With("queue", number))
 	if d.inherited != nil {
 		return nfq.Inherit(c, d.inherited[i])
 	}

@@ -36,15 +36,12 @@ import (
 
 // Config is what the hooks depend on.
 type Config struct {
-	Rules     []rules.Rule // their interfaces, addresses and ports are the scope, unless the kernel carries them out by itself; names of interfaces are not checked
-	Finishing []rules.Rule // are in scope too: rules that have vanished, and whose connections go on
-	Queues    Queues       // of what belongs to a connection, or to a handshake under way
-	SYNQueues Queues       // of the SYNs of clients: a flood of these holds up nothing else
-	Open      bool         // new connections pass while nobody listens to the queues
+	Rules      []rules.Rule // their interfaces, addresses and ports are the scope, unless the kernel carries them out by itself; names of interfaces are not checked
+	Finishing  []rules.Rule // are in scope too: rules that have vanished, and whose connections go on
+	FirstQueue uint16
+	LastQueue  uint16 // at least FirstQueue; packets are spread over all queues between
+	Open       bool   // new connections pass while nobody listens to the queues
 }
-
-// Queues are the numbers of kernel queues over which packets are spread, Last included.
-type Queues struct{ First, Last uint16 }
 
 // Family is a version of IP.
 type Family uint8

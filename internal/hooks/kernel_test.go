@@ -448,7 +448,7 @@ func TestNobodyListens(t *testing.T) {
 	exchange(t, before)
 
 	must(t, netns.Set(server))
-	closed := newHooks(Config{Queues: Queues{0, 1}, SYNQueues: Queues{2, 3}, Rules: golden["everything"].Rules})
+	closed := newHooks(Config{LastQueue: 1, Rules: golden["everything"].Rules})
 	must(t, closed.Install(t.Context()))
 
 	must(t, netns.Set(client))
@@ -460,7 +460,7 @@ func TestNobodyListens(t *testing.T) {
 	finish(t, before)
 
 	must(t, netns.Set(server))
-	open := newHooks(Config{Queues: Queues{0, 1}, SYNQueues: Queues{2, 3}, Open: true, Rules: golden["everything"].Rules})
+	open := newHooks(Config{LastQueue: 1, Open: true, Rules: golden["everything"].Rules})
 	must(t, open.Install(t.Context()))
 
 	must(t, netns.Set(client))

@@ -116,7 +116,7 @@ func (w *writer) raw() {
 		w.line("-A %s%s -j RETURN", prefix+b, is(packet.MarkOwn))
 		w.notLoopback(b)
 		w.drop(b, " --tcp-flags FIN,SYN,RST,ACK SYN")
-		w.inScope(b, " -p tcp", "-j "+w.config.SYNQueues.target(w.config.Open), "-j "+w.config.Queues.target(w.config.Open))
+		w.inScope(b, " -p tcp", "-j "+w.queue(w.config.Open))
 	}
 	w.line("-A %s -j CT --notrack", notrack)
 }
@@ -133,7 +133,7 @@ func (w *writer) mangle() {
 		// What belongs to an open connection goes on.
 		w.drop(b, " -m conntrack --ctstate NEW,INVALID,UNTRACKED")
 		// Go and do not come back: a packet in two scopes is one packet.
-		w.inScope(b, " -p tcp", "-g "+steps, "-g "+steps)
+		w.inScope(b, " -p tcp", "-g "+steps)
 	}
 	w.steps()
 	for _, b := range []string{"FORWARD", "INPUT", "POSTROUTING"} {
@@ -174,23 +174,23 @@ func (w *writer) notLoopback(builtin string) {
 	w.line("-A %s %s lo -j RETURN", prefix+builtin, option)
 }
 
-// inScope writes a rule for each scope and direction, each once, with the target of
-// requests or replies; that of requests where both look the same. Interfaces are those
-// that clients come in by, so that a client on this machine is in the scope of rules
-// without one only.
-func (w *writer) inScope(builtin, match, request, reply string) {
+// inScope writes a rule for each scope and direction, each once. Interfaces
+// are those that clients come in by, so that a client on this machine is in
+// the scope of rules without one only.
+func (w *writer) inScope(builtin, match, target string) {
 	seen := make(map[string]bool)
-	add := func(direction, target string) {
-		if !seen[direction] {
-			seen[direction] = true
-			w.line("-A %s%s%s %s", prefix+builtin, match, direction, target)
+	add := func(direction string) {
+		line := fmt.Sprintf("-A %s%s%s %s", prefix+builtin, match, direction, target)
+		if !seen[line] {
+			seen[line] = true
+			w.line("%s", line)
 		}
 	}
 	for _, s := range w.queued {
 		if builtin == "PREROUTING" || s.anywhere() {
-			add(s.request(), request)
+			add(s.request())
 		}
-		add(s.reply(), reply)
+		add(s.reply())
 	}
 }
 
@@ -216,11 +216,11 @@ func (w *writer) steps() {
 
 	// Admitted connections can close while nobody listens, and the kernel remembers
 	// who has; the rest obeys the configuration.
-	bypass := w.config.Queues.target(true)
+	bypass := w.queue(true)
 	add("%s -j %s", fin, Closing)
 	add("%s%s%s -j %s", closing, established, connIsNot(packet.MarkOpening), bypass)
 	add("%s -j %s", steers(packet.MarkTrack), bypass)
-	add(" -j %s", w.config.Queues.target(w.config.Open))
+	add(" -j %s", w.queue(w.config.Open))
 }
 
 // saveMark writes the chain that saves what the engine said about the
@@ -237,14 +237,15 @@ func (w *writer) saveMark(chain string) {
 	w.line("-A %s -j %s", chain, setMark(0))
 }
 
-// target gives a packet to the engine. With bypass the packet leaves the table's chain
-// accepted if nobody listens, as it does on the engine's verdict; the later tables still
-// see it. Without, it is dropped.
-func (q Queues) target(bypass bool) string {
-	target := fmt.Sprintf("NFQUEUE --queue-num %d", q.First)
-	if q.First != q.Last {
-		// Spread by address pair, the same way for both directions.
-		target = fmt.Sprintf("NFQUEUE --queue-balance %d:%d", q.First, q.Last)
+// queue is the target that gives a packet to the engine. With bypass the
+// packet leaves the table's chain accepted if nobody listens, as it does on
+// the engine's verdict; the later tables still see it. Without, it is dropped.
+func (w *writer) queue(bypass bool) string {
+	target := fmt.Sprintf("NFQUEUE --queue-num %d", w.config.FirstQueue)
+	if w.config.FirstQueue != w.config.LastQueue {
+		// Spread by address pair, the same way for both directions, and SYNs with the rest:
+		// one that overtakes the RST before it meets the old connection, and is lost.
+		target = fmt.Sprintf("NFQUEUE --queue-balance %d:%d", w.config.FirstQueue, w.config.LastQueue)
 	}
 	if bypass {
 		target += " --queue-bypass"

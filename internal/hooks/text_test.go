@@ -19,13 +19,13 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 // golden are configurations, each with its text in testdata.
 var golden = map[string]Config{
 	"empty": {},
-	"web": {Queues: Queues{0, 1}, SYNQueues: Queues{2, 3}, Rules: []rules.Rule{{
+	"web": {LastQueue: 1, Rules: []rules.Rule{{
 		On: []string{"eth0"}, To: in("192.0.2.10/32", "2001:db8::10/128"), Ports: ports(80, 443),
 	}}},
-	"open_one_queue": {Queues: Queues{7, 7}, SYNQueues: Queues{8, 8}, Open: true, Rules: []rules.Rule{{
+	"open_one_queue": {FirstQueue: 7, LastQueue: 7, Open: true, Rules: []rules.Rule{{
 		To: in("192.0.2.0/24"), Ports: ports(22),
 	}}},
-	"everything": {Queues: Queues{0, 3}, SYNQueues: Queues{4, 7}, Rules: []rules.Rule{{}}},
+	"everything": {LastQueue: 3, Rules: []rules.Rule{{}}},
 	"any_on":     {Rules: []rules.Rule{{On: []string{"eth0", "wan-1"}, To: in("0.0.0.0/0", "::/0")}}},
 	"not_on": {Rules: []rules.Rule{
 		{NotOn: []string{"lo"}, Ports: ports(80)},
@@ -128,7 +128,7 @@ COMMIT
 // What is installed tells whether it keeps out whom nobody judges.
 func TestClosed(t *testing.T) {
 	for _, open := range []bool{false, true} {
-		c := Config{Queues: Queues{0, 1}, Rules: golden["everything"].Rules, Open: open}
+		c := Config{LastQueue: 1, Rules: golden["everything"].Rules, Open: open}
 		if got := parseSaved(Rules(c, IPv4))["mangle"].closed(); got == open {
 			t.Errorf("open %v: closed %v", open, got)
 		}
