@@ -133,13 +133,15 @@ func TestRuleFollowsName(t *testing.T) {
 	k := g.lab.links(Options{SecondClientNet: true})[0]
 	other := k
 	other.gatewayName = "other0"
-	g.expectHeld(g.source(1), 3, "eth0")
-	g.rename("eth0", "other0")
-	g.rewireRenamed(other)
-	g.expectHeld(g.source(2), 10, "")
-	g.rename("other0", "eth0")
-	g.rewire(k)
-	g.expectHeld(g.source(3), 3, "eth0")
+	g.expectHeld(g.source(0), 3, "eth0")
+	for i := range 10 {
+		g.rename("eth0", "other0")
+		g.rewireRenamed(other)
+		g.expectHeld(g.source(2*i+1), 10, "")
+		g.rename("other0", "eth0")
+		g.rewire(k)
+		g.expectHeld(g.source(2*i+2), 3, "eth0")
+	}
 }
 
 // rewireRenamed is rewire for a link of clients that has another name.

@@ -79,3 +79,60 @@ func TestLinkWatch(t *testing.T) {
 		}
 	}
 }
+
+// What has changed is known at once when it is asked for, and asked for once; also when
+// there was too much for the socket.
+func TestLinkNews(t *testing.T) {
+	netnstest.New(t)
+	w, err := openLinkWatch(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.con.Close()
+	expect := func(what string, want bool) {
+		t.Helper()
+		if got := w.news(); got != want {
+			t.Errorf("%s: news %v, want %v", what, got, want)
+		}
+	}
+	expect("at first", true)
+	expect("nothing happened", false)
+	n := newInterfaces()
+	netnstest.Run(t, "ip link add link0 type veth peer name peer0")
+	expect("new", true)
+	n.refresh()
+	for range 20 {
+		for _, name := range []string{"link1", "link0"} {
+			netnstest.Run(t, fmt.Sprintf("ip link set dev %s name %s", n.name(index(t, n, "link")), name))
+			expect("renamed", true)
+			n.refresh()
+			if got := n.name(index(t, n, "link")); got != name {
+				t.Errorf("%s is called %s", name, got)
+			}
+			expect("nothing more", false)
+		}
+	}
+	if err := w.con.SetReadBuffer(1); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		netnstest.Run(t, "ip link set lo down", "ip link set lo up")
+	}
+	expect("overrun", true)
+	expect("all told", false)
+	if got := testing.AllocsPerRun(100, func() { w.news() }); got != 0 {
+		t.Errorf("%v allocations to ask", got)
+	}
+}
+
+// index is that of the interface whose name begins so.
+func index(t *testing.T, n *interfaces, begin string) uint32 {
+	t.Helper()
+	for i, l := range n.links {
+		if strings.HasPrefix(l.name, begin) {
+			return i
+		}
+	}
+	t.Fatalf("no interface %s", begin)
+	return 0
+}

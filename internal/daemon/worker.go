@@ -120,6 +120,8 @@ type worker struct {
 	packet   packet.Packet
 	decision engine.Decision
 	unlogged int // drops since the last line about one
+	links    *linkWatch
+	looked   bool // for news of interfaces, in this batch
 }
 
 func (d *daemon) newWorker(i int) (*worker, error) {
@@ -131,18 +133,23 @@ func (d *daemon) newWorker(i int) (*worker, error) {
 	if err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
+	links, err := openLinkWatch(d.log)
+	if err != nil {
+		return nil, errors.Join(err, q.Close(), x.close())
+	}
 	d.queues = append(d.queues, q)
-	return &worker{executor: x, queue: q, decoder: wire.NewDecoder()}, nil
+	return &worker{executor: x, queue: q, decoder: wire.NewDecoder(), links: links}, nil
 }
 
 func (w *worker) run(ctx context.Context) error {
 	err := w.queue.Run(ctx, w)
-	return errors.Join(err, w.queue.Close(), w.close())
+	return errors.Join(err, w.queue.Close(), w.links.con.Close(), w.close())
 }
 
 // Handle is the way of a packet: decode, decide, carry out, answer.
 func (w *worker) Handle(m *nfq.Message) {
 	w.beat()
+	w.look()
 	if r := w.decode(m); r != packet.ReasonMatch {
 		w.engine.Counters().Reasons[r].Add(1)
 		w.decision = engine.Decision{Reason: r}
@@ -163,8 +170,21 @@ func (w *worker) Handle(m *nfq.Message) {
 	}
 }
 
+// look takes over what has become of interfaces before the packets of a batch came: a
+// rule that names one holds for the first SYN by the interface that has the name now.
+func (w *worker) look() {
+	if w.looked {
+		return
+	}
+	w.looked = true
+	if w.links.news() {
+		w.interfaces.refresh()
+	}
+}
+
 // Flush sends the segments of a batch.
 func (w *worker) Flush() {
+	w.looked = false
 	w.flush()
 	w.rest()
 }
