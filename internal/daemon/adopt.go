@@ -134,6 +134,21 @@ func (a *adopter) takeOpening(h *halfOpen) {
 	}
 }
 
+// catchUp asks the kernel what has closed, after something was not seen.
+func (d *daemon) catchUp() error {
+	table, err := offload.Open()
+	if err != nil {
+		return err
+	}
+	defer table.Close()
+	since := d.now()
+	return table.Dump(packet.MarkClear, func(t packet.Tuple, e *offload.Entry) {
+		if of, ok := adoption(t, e, false); ok {
+			d.engine.CatchUp(d.now(), since, &of)
+		}
+	})
+}
+
 // serves says whether a rule is about a server, as far as prefixes and ports tell.
 func (a *adopter) serves(server netip.AddrPort) bool {
 	list := a.config.Load().Rules

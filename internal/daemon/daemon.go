@@ -71,7 +71,7 @@ type daemon struct {
 
 	server     *control.Server
 	settings   []offload.Setting // that were off before there was a daemon
-	inherited  []*os.File        // sockets of queues that another daemon has opened
+	inherited  []*os.File        // sockets of queues, and of the log group, that another daemon has opened
 	frozen     sync.RWMutex      // held while another daemon is told all; readers change something
 	handedOver atomic.Bool       // another daemon has taken over
 	gone       chan struct{}     // closed then
@@ -83,6 +83,7 @@ type daemon struct {
 	// For their counters; complete before the control socket answers anybody.
 	queues  []*nfq.Queue
 	senders []*inject.Sender
+	copies  *copies
 
 	hearts []*heart // of the loops; complete before there is a watchdog
 }
@@ -227,7 +228,7 @@ func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begi
 	d.keep(ctx, failed)
 	err = d.end(ctx)
 	stop()
-	return errors.Join(err, group.Wait())
+	return errors.Join(err, group.Wait(), loops.copies.close())
 }
 
 // hook puts the hooks in.
@@ -393,6 +394,7 @@ func randomKey() cookie.Key {
 type loops struct {
 	ticker  *ticker
 	killer  *killer
+	copies  *copies
 	mirror  func(context.Context) error
 	workers []*worker
 }
@@ -414,6 +416,10 @@ func (l *loops) open(d *daemon) (err error) {
 		return err
 	}
 	l.killer = d.killer
+	if d.copies, err = d.newCopies(); err != nil {
+		return err
+	}
+	l.copies = d.copies
 	for i := range queues(d.config.Load()) {
 		w, err := d.newWorker(i)
 		if err != nil {
@@ -452,8 +458,11 @@ func (l *loops) close() (err error) {
 	if l.killer != nil {
 		err = errors.Join(err, l.killer.close())
 	}
+	if l.copies != nil {
+		err = errors.Join(err, l.copies.close())
+	}
 	for _, w := range l.workers {
-		err = errors.Join(err, w.queue.Close(), w.close())
+		err = errors.Join(err, w.queue.Close(), w.links.con.Close(), w.close())
 	}
 	return err
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // A daemon hands over to another over a Unix socket of that one's: first the descriptors
-// of its queues and of its control socket, then what is needed to go on, then the
+// of its queues, of its log group and of its control socket, then what is needed to go on, then the
 // states. From the first octet on it judges nothing; packets wait in the queues. When
 // the other is ready it says so, and the first lets go, and says so. If the other is
 // silent or gone before it is ready, the first goes on as if nothing had been.
@@ -35,7 +35,7 @@ const (
 // handover is what comes before the states.
 type handover struct {
 	Version   int               // of this struct and of those in it
-	Queues    []uint16          // whose descriptors come first, in this order; the control socket's is the last
+	Queues    []uint16          // whose descriptors come first, in this order; then the log group's and the control socket's
 	At        int64             // when this was written: nanoseconds since boot
 	Now       time.Duration     // and the engine's time then
 	Settings  []offload.Setting // that were off before there was a daemon
@@ -48,7 +48,7 @@ type handover struct {
 
 // handoverVersion changes with what is written. One daemon cannot take over from another
 // of a different version without a restart.
-const handoverVersion = 1
+const handoverVersion = 2
 
 // sinceBoot is a clock that two processes share.
 func sinceBoot() int64 {
@@ -75,7 +75,7 @@ func sendFiles(c *net.UnixConn, files []*os.File) error {
 }
 
 // maxFiles is how many descriptors come at most: a queue has one.
-const maxFiles = 65
+const maxFiles = 66
 
 // receiveFiles reads what sendFiles has written.
 func receiveFiles(c *net.UnixConn) ([]*os.File, error) {

@@ -64,6 +64,9 @@ func (r *repairer) look(ctx context.Context) {
 		r.suspected, r.compared = false, now
 		r.repairHooks(ctx)
 	}
+	if r.copies.missed.Swap(false) {
+		r.change(r.ask)
+	}
 	if now >= r.audited+compareInterval {
 		r.audited = now
 		r.repairSets(ctx)
@@ -71,6 +74,16 @@ func (r *repairer) look(ctx context.Context) {
 		r.tellLosses()
 		r.tellFull()
 		r.tellLiberal()
+	}
+}
+
+// ask asks the kernel for closings that were not seen.
+func (r *repairer) ask() {
+	if err := r.catchUp(); err != nil {
+		r.copies.missed.Store(true)
+		r.failures.Do(func() {
+			r.log.Warn("closings were not seen, and the kernel does not tell of them; trying on", "err", err)
+		})
 	}
 }
 
@@ -125,6 +138,7 @@ func (d *daemon) rehookDamaged(ctx context.Context) (damaged bool, err error) {
 	if err := d.install(ctx, d.hooks); err != nil {
 		return true, err
 	}
+	d.copies.missed.Store(true)
 	return true, d.adopt()
 }
 

@@ -13,11 +13,18 @@ import (
 )
 
 func (d *daemon) handlers() map[string]control.Handler {
-	return map[string]control.Handler{
+	list := map[string]control.Handler{
 		"info": d.info, "states": d.states, "sources": d.sources, "rules": d.rules, "timeouts": d.timeouts,
 		"memory": d.memory, "refusals": d.refusals, "kill": d.answerKill, "reload": d.answerReload,
 		"table": d.answerTable, control.Takeover: d.answerTakeover, "tables": d.listTables,
 	}
+	for command, h := range list {
+		list[command] = func(ctx context.Context, raw json.RawMessage, send func(any) error) error {
+			d.change(d.copies.take) // the answer knows what has closed before the question
+			return h(ctx, raw, send)
+		}
+	}
+	return list
 }
 
 // states answers "nfqfw states".

@@ -51,11 +51,13 @@ func (d *daemon) handOver(c *net.UnixConn) (err error) {
 	for _, q := range d.queues {
 		resume = append(resume, q.Pause())
 	}
+	d.copies.take()
 	defer func() {
 		d.frozen.Unlock()
 		if err == nil {
 			return
 		}
+		d.copies.missed.Store(true) // the other may have taken some
 		for _, f := range resume {
 			f()
 		}
@@ -98,6 +100,9 @@ func (d *daemon) release(c io.Writer) {
 			d.log.Warn("a queue that was handed over", "err", err)
 		}
 	}
+	if err := d.copies.close(); err != nil {
+		d.log.Warn("the log group that was handed over", "err", err)
+	}
 	_, _ = c.Write([]byte{saysReleased})
 	close(d.gone)
 }
@@ -111,12 +116,15 @@ func (d *daemon) files() (files []*os.File, err error) {
 		}
 		files = append(files, f)
 	}
-	f, err := d.server.File()
-	if err != nil {
-		closeFiles(files)
-		return nil, err
+	for _, file := range []func() (*os.File, error){d.copies.file, d.server.File} {
+		f, err := file()
+		if err != nil {
+			closeFiles(files)
+			return nil, err
+		}
+		files = append(files, f)
 	}
-	return append(files, f), nil
+	return files, nil
 }
 
 func closeFiles(files []*os.File) {
@@ -226,7 +234,7 @@ func meet(ctx context.Context, socket string) (*net.UnixConn, error) {
 
 // begin makes the daemon, before the states come.
 func (t *takeover) begin(c *config.Config, o Options) error {
-	if want := queues(c); len(t.Queues) != want || len(t.files) != want+1 {
+	if want := queues(c); len(t.Queues) != want || len(t.files) != want+2 {
 		return fmt.Errorf("daemon: queues: %d instead of %d takes a restart", want, len(t.Queues))
 	}
 	began := time.Now().Add(-t.Now - time.Duration(sinceBoot()-t.At))
@@ -238,7 +246,7 @@ func (t *takeover) begin(c *config.Config, o Options) error {
 	d.tables.Restore(d.now(), t.Tables)
 	d.engine = engine.Resume(&t.Engine, newSeeds(), d.tables.Lookup)
 	d.settings, d.finishing = t.Settings, vanished(slices.Concat(t.Finishing, savedRules(t.Engine.Rules)), c.Rules)
-	d.inherited = t.files[:len(t.Queues)]
+	d.inherited = t.files[:len(t.Queues)+1]
 	d.hooks = d.newHooks(c, d.finishing)
 	return nil
 }
@@ -290,7 +298,7 @@ func (t *takeover) takeCharge() (err error) {
 	if t.lost > 0 {
 		t.log.Warn("no room for states of the daemon from which this one has taken over", "states", t.lost)
 	}
-	t.server, err = control.Inherit(t.files[len(t.Queues)], t.handlers(), t.log)
+	t.server, err = control.Inherit(t.files[len(t.Queues)+1], t.handlers(), t.log)
 	return err
 }
 
@@ -302,8 +310,13 @@ func (d *daemon) openQueue(i int) (*nfq.Queue, error) {
 		return nfq.Inherit(c, d.inherited[i])
 	}
 	q, err := nfq.Open(c)
+	return q, explainTaken(err)
+}
+
+// explainTaken says what is to be done when another process has what the daemon needs.
+func explainTaken(err error) error {
 	if errors.Is(err, nfq.ErrTaken) {
-		return nil, fmt.Errorf("%w; is nfqfw running already? --takeover goes on in its place", err)
+		return fmt.Errorf("%w; is nfqfw running already? --takeover goes on in its place", err)
 	}
-	return q, err
+	return err
 }

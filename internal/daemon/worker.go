@@ -76,10 +76,10 @@ func (x *executor) flush() {
 // with the sender's next flush.
 func (x *executor) carryOut(d *engine.Decision) {
 	x.beat()
-	if err := x.order(&d.Evicted); err != nil {
+	if err := order(x.table, &d.Evicted); err != nil {
 		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Evicted.Tuple, "err", err) })
 	}
-	if err := x.order(&d.Offload); err != nil {
+	if err := order(x.table, &d.Offload); err != nil {
 		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Offload.Tuple, "err", err) })
 		if d.Offload.Join {
 			x.engine.Abort(x.now(), d.Offload.Tuple, d)
@@ -98,14 +98,15 @@ func (x *executor) carryOut(d *engine.Decision) {
 	}
 }
 
-func (x *executor) order(o *packet.Offload) error {
+// order carries out an order for the kernel's table.
+func order(table *offload.Table, o *packet.Offload) error {
 	switch o.Op {
 	case packet.OffloadCreate:
-		return x.table.Create(o)
+		return table.Create(o)
 	case packet.OffloadDelete:
-		return x.table.Delete(o.Tuple)
+		return table.Delete(o.Tuple)
 	case packet.OffloadMark:
-		if err := x.table.SetMark(o.Tuple, o.Mark); !errors.Is(err, unix.ENOENT) {
+		if err := table.SetMark(o.Tuple, o.Mark); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}
@@ -159,7 +160,7 @@ func (w *worker) Handle(m *nfq.Message) {
 	d, p, now := &w.decision, &w.packet, w.now()
 	w.engine.Handle(now, p, d)
 	if d.Offload.Op == packet.OffloadQuery {
-		p.Kernel = w.query(d.Offload.Tuple)
+		p.Kernel = w.query(w.table, &w.failed, d.Offload.Tuple)
 		w.engine.Handle(now, p, d)
 	}
 	w.remember(now, p.Tuple, &d.Refusal)
@@ -170,8 +171,9 @@ func (w *worker) Handle(m *nfq.Message) {
 	}
 }
 
-// look takes over what has become of interfaces before the packets of a batch came: a
-// rule that names one holds for the first SYN by the interface that has the name now.
+// look takes over what has happened before the packets of a batch came, and wanted no
+// verdict: what has become of interfaces, for a rule that names one holds for the first SYN
+// by the interface that has the name now; and which connections have closed.
 func (w *worker) look() {
 	if w.looked {
 		return
@@ -180,6 +182,7 @@ func (w *worker) look() {
 	if w.links.news() {
 		w.interfaces.refresh()
 	}
+	w.copies.take()
 }
 
 // Flush sends the segments of a batch.
@@ -221,10 +224,10 @@ func clampMSS(p *packet.Packet, mtu int) {
 
 // query asks the kernel for its entry. If it does not answer, there is taken to
 // be one, and the packet to be outside its window.
-func (w *worker) query(t packet.Tuple) packet.Kernel {
-	k, _, err := w.table.Query(t)
+func (d *daemon) query(table *offload.Table, failed *rate.Sometimes, t packet.Tuple) packet.Kernel {
+	k, _, err := table.Query(t)
 	if err != nil {
-		w.failed.Do(func() { w.log.Warn("conntrack", "tuple", t, "err", err) })
+		failed.Do(func() { d.log.Warn("conntrack", "tuple", t, "err", err) })
 		return packet.KernelPresent
 	}
 	return k

@@ -58,6 +58,27 @@ func (e *Engine) Adopt(now time.Duration, a *Adoption) bool {
 	return adopted
 }
 
+// CatchUp moves a connection on as far as the kernel has seen it close, when the packets
+// that closed it were not seen. What the kernel tells is from a time not before since, when
+// a state that is younger did not exist.
+func (e *Engine) CatchUp(now, since time.Duration, a *Adoption) {
+	sh := e.table.Lock(a.Tuple)
+	defer sh.Unlock()
+	s, _ := sh.Find(a.Tuple)
+	if s == nil || s.Created > since || !s.Offloaded || s.Leaving() {
+		return
+	}
+	src, dst := max(s.Src.State, a.Src), max(s.Dst.State, a.Dst)
+	if src == s.Src.State && dst == s.Dst.State {
+		return
+	}
+	s.Src.State, s.Dst.State = src, dst
+	if dst > conntrack.Established && e.ruleOf(s).CountsServer() {
+		s.Release()
+	}
+	s.Refresh(now - a.Idle)
+}
+
 // holdSource holds the source of a connection that is there, whatever the limits.
 func (e *Engine) holdSource(now time.Duration, x *entry, client packet.Addr) (*conntrack.Source, error) {
 	if !x.limits.Any() {

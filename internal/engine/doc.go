@@ -11,7 +11,8 @@
 //	hold.go     a server that nothing is known of is asked before its client is answered
 //	proxy.go    the SYN proxy's handshake with the client
 //	server.go   its handshake with the server, and how the two become one
-//	track.go    a connection that has a state: peers, counts, closing
+//	track.go    a connection that has a state: peers, counts, closing; and packets that
+//	            have passed, for want of a verdict on what closes
 //	reset.go    a client's RST: the server is asked whether it obeyed
 //	guess.go    a FIN or a server's RST that a blind attacker may have guessed
 //	stamp.go    clients that have heard their server's own timestamps

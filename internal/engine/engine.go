@@ -133,7 +133,7 @@ type visit struct {
 	kept     bool                 // one of them was kept, and the kernel may have an entry of it
 }
 
-// Handle decides about a packet. If the decision orders a query, the caller
+// Handle decides about a packet, or takes note of one that has passed. If the decision orders a query, the caller
 // puts the answer into p.Kernel and calls again: nothing has happened yet.
 func (e *Engine) Handle(now time.Duration, p *packet.Packet, d *Decision) {
 	*d = Decision{}
@@ -186,6 +186,10 @@ func (v *visit) look() {
 	v.shard = v.table.Lock(v.p.Tuple)
 	defer v.shard.Unlock()
 	v.state, v.dir = v.shard.Find(v.p.Tuple)
+	if v.p.Copied {
+		v.observe()
+		return
+	}
 	if v.state != nil && v.expired() {
 		v.remove()
 	}

@@ -42,6 +42,9 @@ var update = flag.Bool("update", false, "write what the engine does into the sce
 //	c2 S seq=100                          another client, and s2 what it is answered
 //	adopt c:40001                         a handshake that was under way before there was the engine
 //	forged R seq=501                      in the server's name, from where clients are
+//	copy c FA seq=101 ack=501             one that the kernel has let pass, and tells of
+//	missed closing closed 1               what the kernel tells of port 40000: the client's side and the
+//	                                      server's, and since when, in seconds
 //	timestamps off                        the kernel cannot translate them, from now on
 //	tick                                  what is due without a packet
 //	states                                the table
@@ -172,6 +175,10 @@ func (s *scenario) do(line string) {
 		if !s.engine.Adopt(s.now, &Adoption{Tuple: p.Tuple, InName: "eth0", InDev: 2, ReplyDev: 3, Opening: true}) {
 			s.t.Fatalf("%s: not adopted", line)
 		}
+	case "copy":
+		s.copied(line, words[1:])
+	case "missed":
+		s.missed(line, words[1:])
 	case "timestamps":
 		s.engine.SetTimestamps(words[1] == "on")
 	case "tick":
@@ -241,6 +248,30 @@ func (s *scenario) packet(line string, words []string) {
 		reason += fmt.Sprintf(" overload <%s> %s flush %s", o.Table, o.Prefix, o.Flush)
 	}
 	fmt.Fprintf(&s.out, "  %v%s%s\n", d.Verdict, mark, reason)
+}
+
+// copied is a packet that wants no verdict.
+func (s *scenario) copied(line string, words []string) {
+	p, err := s.parse(words)
+	s.must(line, err)
+	p.Conn, p.Copied = packet.ConnEstablished, true
+	var d Decision
+	s.engine.Handle(s.now, p, &d)
+	if d.Offload.Op == packet.OffloadQuery {
+		fmt.Fprintln(&s.out, "  query")
+		p.Kernel = s.kernel
+		s.engine.Handle(s.now, p, &d)
+	}
+	s.print(&d)
+}
+
+func (s *scenario) missed(line string, words []string) {
+	sides := map[string]conntrack.PeerState{"open": conntrack.Established, "closing": conntrack.Closing, "closed": conntrack.FinWait2}
+	since, err := strconv.ParseFloat(words[2], 64)
+	s.must(line, err)
+	s.engine.CatchUp(s.now, time.Duration(since*float64(time.Second)), &Adoption{
+		Tuple: packet.TupleFrom(netip.AddrPortFrom(scenarioClient, 40000), scenarioServer), Src: sides[words[0]], Dst: sides[words[1]],
+	})
 }
 
 func (s *scenario) print(d *Decision) {

@@ -48,6 +48,30 @@ func (v *visit) track() {
 	}
 }
 
+// observe takes note of a packet that has passed: of an admitted connection, whose closing
+// wants no verdict.
+func (v *visit) observe() {
+	v.d.pass(packet.MarkClear)
+	s := v.state
+	switch {
+	case s == nil || !s.Offloaded || s.Leaving() || v.wasReset():
+	case s.Forged(v.dir, v.p):
+		v.unmark()
+	case v.closes() && v.p.Kernel == packet.KernelNotAsked:
+		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: s.Tuple}
+	case v.closes() && !v.kernelObeys():
+		v.unmark()
+	default:
+		v.advance()
+		v.press(s, v.now)
+	}
+}
+
+// unmark takes back what the hooks have made of a FIN that nobody obeys.
+func (v *visit) unmark() {
+	v.d.Offload = packet.Offload{Op: packet.OffloadMark, Tuple: v.state.Tuple, Mark: v.mark()}
+}
+
 // advance lets the packet pass and moves the state on. A server that has sent
 // its FIN, and any connection that was reset, counts no more.
 func (v *visit) advance() {

@@ -26,6 +26,10 @@ const Translation = prefix + "TRANSLATE"
 // the kernel remembers who has sent one, for the next daemon.
 const Closing = prefix + "CLOSING"
 
+// copied is the chain of the mangle table that tells the engine of what closes a
+// connection, and lets it pass.
+const copied = prefix + "COPY"
+
 // tables are the tables in which we have chains, and the built-in chains that
 // jump to them. Each table changes at once, and the two one after the other:
 // they come in this order and go in the opposite one, for the mangle table can do
@@ -35,7 +39,7 @@ var tables = []struct {
 	builtin []string
 	extra   []string // chains of ours that no built-in chain jumps to
 }{
-	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, Closing, Translation}},
+	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, copied, Closing, Translation}},
 	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}, extra: []string{notrack}},
 }
 
@@ -136,6 +140,7 @@ func (w *writer) mangle() {
 		w.inScope(b, " -p tcp", "-g "+steps)
 	}
 	w.steps()
+	w.copies()
 	for _, b := range []string{"FORWARD", "INPUT", "POSTROUTING"} {
 		w.saveMark(prefix + b)
 	}
@@ -203,10 +208,15 @@ const payload = " -p tcp --tcp-flags FIN,SYN,RST NONE"
 // match of the connmark, negated or not, is true of those.
 func (w *writer) steps() {
 	add := func(format string, args ...any) { w.line("-A "+steps+format, args...) }
-	// A SYN comes here only while the raw table's hooks are not in.
 	const closing, established = " -p tcp ! --tcp-flags FIN,RST NONE", " -m conntrack --ctstate ESTABLISHED"
 
-	// Nor does that of connections begun before the hooks or while nobody listened.
+	// What closes an admitted connection, and what answers that, wants no verdict.
+	copies := fmt.Sprintf(" -m connmark --mark %#x/%#x", uint32(packet.MarkClear), uint32(packet.MarkCopied)) + established
+	add("%s -g %s", steers(packet.MarkClosing)+payload+established, copied)
+	add(" -p tcp --tcp-flags FIN,RST FIN%s -g %s", copies, copied)
+
+	// Payload of connections begun before the hooks, or while nobody listened, goes on. A
+	// SYN comes here only while the raw table's hooks are not in.
 	add("%s%s%s -j RETURN", payload, connIs(0), established)
 
 	// Tell the engine what NFQUEUE does not tell: the packet's ctstate.
@@ -221,6 +231,19 @@ func (w *writer) steps() {
 	add("%s%s%s -j %s", closing, established, connIsNot(packet.MarkOpening), bypass)
 	add("%s -j %s", steers(packet.MarkTrack), bypass)
 	add(" -j %s", w.queue(w.config.Open))
+}
+
+// copies writes the chain that copies a FIN of an admitted connection, and the first
+// packet after it, which is most likely the answer. If it is not, the other side's FIN
+// acknowledges this one.
+func (w *writer) copies() {
+	set := func(m, bits packet.Mark) string {
+		return fmt.Sprintf("-j CONNMARK --set-xmark %#x/%#x", uint32(m), uint32(bits))
+	}
+	w.line("-A %s%s %s", copied, payload, set(packet.MarkClear, packet.MarkSteer))
+	w.line("-A %s%s -m conntrack --ctdir ORIGINAL %s", copied, fin, set(packet.MarkClosing, packet.MarkSteer))
+	w.line("-A %s%s -m conntrack --ctdir REPLY %s", copied, fin, set(packet.MarkClosing|packet.MarkServerClosed, packet.MarkMask))
+	w.line("-A %s -j NFLOG --nflog-group %d", copied, w.config.FirstQueue)
 }
 
 // saveMark writes the chain that saves what the engine said about the

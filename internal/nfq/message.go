@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"encoding/binary"
+	"math"
 
 	"golang.org/x/sys/unix"
 
@@ -54,6 +55,21 @@ const (
 	skbCsumNotVerified = 1 << 2 // NFQA_SKB_CSUM_NOTVERIFIED
 )
 
+// Those of include/uapi/linux/netfilter/nfnetlink_log.h.
+const (
+	msgLogPacket = unix.NFNL_SUBSYS_ULOG << 8   // NFULNL_MSG_PACKET, which is 0
+	msgLogConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1 // NFULNL_MSG_CONFIG
+
+	attrLogInDev   = 4 // NFULA_IFINDEX_INDEV
+	attrLogPayload = 9 // NFULA_PAYLOAD
+
+	attrLogCommand   = 1 // NFULA_CFG_CMD
+	attrLogMode      = 2 // NFULA_CFG_MODE
+	attrLogThreshold = 5 // NFULA_CFG_QTHRESH
+	logBind          = 1 // NFULNL_CFG_CMD_BIND
+	logCopyPacket    = 2 // NFULNL_COPY_PACKET
+)
+
 const (
 	attrTypeMask = 0x3fff // NLA_TYPE_MASK
 	nfgenmsgLen  = 4      // struct nfgenmsg
@@ -83,13 +99,8 @@ func (m *Message) parse(body []byte) (ok bool) {
 		return false
 	}
 	capLen := 0
-	for b := body[nfgenmsgLen:]; len(b) >= unix.SizeofNlAttr; {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < unix.SizeofNlAttr || n > len(b) {
-			break // cut off by a buffer too short; the packet header came first
-		}
-		value := b[unix.SizeofNlAttr:n]
-		switch typ := binary.NativeEndian.Uint16(b[2:]) & attrTypeMask; {
+	for typ, value, rest, more := nextAttr(body[nfgenmsgLen:]); more; typ, value, rest, more = nextAttr(rest) {
+		switch {
 		case typ == attrPacketHdr && len(value) >= 7:
 			m.ID, ok = binary.BigEndian.Uint32(value), true
 		case typ == attrPayload:
@@ -97,10 +108,39 @@ func (m *Message) parse(body []byte) (ok bool) {
 		case len(value) == 4:
 			m.setNumber(typ, binary.BigEndian.Uint32(value), &capLen)
 		}
-		b = b[min(align(n), len(b)):]
 	}
 	m.Total = max(capLen, len(m.Payload))
 	return ok
+}
+
+// parseLog reads the body of a message about a copy, and says whether it shows a packet.
+func (m *Message) parseLog(body []byte) bool {
+	*m = Message{Total: math.MaxInt32} // the kernel does not say
+	if len(body) < nfgenmsgLen {
+		return false
+	}
+	for typ, value, rest, more := nextAttr(body[nfgenmsgLen:]); more; typ, value, rest, more = nextAttr(rest) {
+		switch {
+		case typ == attrLogPayload:
+			m.Payload = value
+		case typ == attrLogInDev && len(value) == 4:
+			m.InDev = binary.BigEndian.Uint32(value)
+		}
+	}
+	return m.Payload != nil
+}
+
+// nextAttr cuts the first attribute off b. ok is false at the end, and at a length that
+// lies, or that a buffer too short has cut off.
+func nextAttr(b []byte) (typ uint16, value, rest []byte, ok bool) {
+	if len(b) < unix.SizeofNlAttr {
+		return 0, nil, nil, false
+	}
+	n := int(binary.NativeEndian.Uint16(b))
+	if n < unix.SizeofNlAttr || n > len(b) {
+		return 0, nil, nil, false
+	}
+	return binary.NativeEndian.Uint16(b[2:]) & attrTypeMask, b[unix.SizeofNlAttr:n], b[min(align(n), len(b)):], true
 }
 
 // setNumber takes an attribute that is a number.
@@ -170,6 +210,20 @@ func appendCopyPacket(b []byte, queue uint16, copyRange uint32) []byte {
 	b = appendAttr(b, attrConfigParams, 5)
 	b = binary.BigEndian.AppendUint32(b, copyRange)
 	b = append(b, copyPacket, 0, 0, 0) // padded
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
+	return b
+}
+
+// appendLogConfig adds the message that binds a group of NFLOG and has the kernel send
+// us, and not collect, up to copyRange octets of each packet. It asks for an answer.
+func appendLogConfig(b []byte, group uint16, copyRange uint32) []byte {
+	start := len(b)
+	b = appendHeader(b, msgLogConfig, group)
+	binary.NativeEndian.PutUint16(b[start+6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	b = append(appendAttr(b, attrLogCommand, 1), logBind, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(appendAttr(b, attrLogMode, 6), copyRange)
+	b = append(b, logCopyPacket, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(appendAttr(b, attrLogThreshold, 4), 1)
 	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
 	return b
 }

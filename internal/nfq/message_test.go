@@ -111,6 +111,7 @@ func FuzzParse(f *testing.F) {
 		if m.Total < len(m.Payload) {
 			t.Fatalf("%+v", m)
 		}
+		m.parseLog(b)
 		for rest := b; len(rest) > 0; {
 			_, _, next, ok := nextMessage(rest)
 			if !ok {

@@ -1,4 +1,5 @@
-// Package nfq reads packets from a netfilter queue (NFQUEUE) and answers them.
+// Package nfq reads packets from a netfilter queue (NFQUEUE) and answers them, and
+// copies of packets that pass (NFLOG), which nobody waits for.
 //
 // It is the only importer of go-nfqueue. The library opens, configures and
 // registers the queue, and unbinds it in the end; between the two this package

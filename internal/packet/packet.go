@@ -99,6 +99,7 @@ type Packet struct {
 	InName string // its name
 	Conn   Conn
 	Kernel Kernel
+	Copied bool // the kernel has let it pass, and tells
 }
 
 // End is the sequence number after the packet: payload, SYN and FIN included.

@@ -25,25 +25,30 @@ type Mark uint32
 // MarkMask covers the bits of a mark that are ours.
 const MarkMask Mark = 0xf0000000
 
-// Marks that a verdict sets. A later hook saves MarkTrack, MarkOpening and
-// MarkClear to the connmark, and MarkServerClosed with them: so the kernel remembers
-// for the next daemon which side has closed.
+// Marks that a verdict sets, but for MarkClosing. A later hook saves MarkTrack,
+// MarkOpening and MarkClear to the connmark, and MarkServerClosed with them: so the kernel
+// remembers for the next daemon which side has closed.
 const (
 	MarkOwn     Mark = 0x10000000 // a segment we injected: never queued, not tracked
-	MarkTrack   Mark = 0x20000000 // queue what follows in this connection: it is closing
+	MarkTrack   Mark = 0x20000000 // queue what follows in this connection
 	MarkOpening Mark = 0x30000000 // queue what follows in this connection: it is not admitted yet
-	MarkClear   Mark = 0x40000000 // queue only FIN and RST of this connection
-	MarkSeen    Mark = 0x50000000 // judged in the raw table: do not queue this packet again
+	MarkClear   Mark = 0x40000000 // queue only RST of this connection, and copy FIN
+	MarkClosing Mark = 0x50000000 // as MarkClear, and copy the next packet: the hooks set it at a FIN
 	MarkTracked Mark = 0x60000000 // a segment we injected: never queued, but the kernel's entry is to know it
+	MarkSeen    Mark = 0x70000000 // judged in the raw table: do not queue this packet again
 
-	// MarkServerClosed is joined to MarkTrack or MarkClear when the server has sent
-	// its FIN.
+	// MarkServerClosed is joined to MarkTrack, MarkClear or MarkClosing when the server
+	// has sent its FIN.
 	MarkServerClosed Mark = 0x80000000
 )
 
-// MarkSteer covers the bits that tell MarkTrack, MarkOpening and MarkClear apart,
-// with MarkServerClosed or without.
+// MarkSteer covers the bits that tell MarkTrack, MarkOpening, MarkClear and MarkClosing
+// apart, with MarkServerClosed or without.
 const MarkSteer = MarkMask &^ MarkServerClosed
+
+// MarkCopied covers the bits that MarkClear and MarkClosing share, and no other mark that
+// steers: these are the connections whose closing is copied, and not queued.
+const MarkCopied = MarkSteer &^ (MarkClear ^ MarkClosing)
 
 // Marks that the hooks set before a packet is queued, to tell its Conn.
 const (

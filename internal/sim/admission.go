@@ -68,7 +68,7 @@ func (w *world) admitted(p *packet.Packet, isn seqnum.Value) {
 	a := &admission{at: w.clock.now, name: nameOf(p.Tuple), isn: isn}
 	w.admissions = append(w.admissions, a)
 	w.knows(a.name, isn)
-	_ = w.gateway.engine.States(w.clock.now, func(l *engine.Listed) error {
+	_ = w.gateway.informed().States(w.clock.now, func(l *engine.Listed) error {
 		if l.Tuple == p.Tuple && l.Admitted() {
 			a.rule = l.RuleName
 			if src := l.Source(); src != nil {
@@ -126,7 +126,7 @@ func (w *world) within(what string, a *admission, n int, limit uint32) {
 func (w *world) checkTable(a *admission, x *said) {
 	slots, ofSource, ofRule := 0, 0, 0
 	sources := make(map[conntrack.SourceKey]bool)
-	_ = w.gateway.engine.States(w.clock.now, func(l *engine.Listed) error {
+	_ = w.gateway.informed().States(w.clock.now, func(l *engine.Listed) error {
 		var source conntrack.SourceKey
 		if src := l.Source(); src != nil {
 			source = src.Key
@@ -157,7 +157,7 @@ func (w *world) checkTable(a *admission, x *said) {
 // more, whatever the limit: the states that it had may be among those that no listing
 // shows, or have made room for this one.
 func (w *world) isNew(k conntrack.SourceKey) (is bool) {
-	_ = w.gateway.engine.Sources(w.clock.now, func(l *engine.ListedSource) error {
+	_ = w.gateway.informed().Sources(w.clock.now, func(l *engine.ListedSource) error {
 		is = is || l.Key == k && l.Age == 0
 		return nil
 	})

@@ -70,6 +70,33 @@ func (e *entry) track(p *packet.Packet) bool {
 	return true
 }
 
+// admitted says whether the hooks copy what closes the connection, and do not queue it.
+func (e *entry) admitted() bool { return e.connmark&packet.MarkCopied == packet.MarkClear }
+
+// passes says whether the hooks let a packet that fits pass without a verdict.
+func (e *entry) passes(p *packet.Packet) bool {
+	payload := !p.Flags.Any(packet.FIN|packet.RST) && e.connmark&packet.MarkSteer != packet.MarkTrack
+	return payload || e.admitted() && !p.Flags.Has(packet.RST)
+}
+
+// copies says whether the hooks copy a packet that passes, and notes what they do: a FIN
+// of an admitted connection, and what comes next.
+func (e *entry) copies(p *packet.Packet) bool {
+	closed := e.connmark & packet.MarkServerClosed
+	closing := e.connmark&packet.MarkSteer == packet.MarkClosing
+	switch {
+	case !e.admitted():
+		return false
+	case !p.Flags.Has(packet.FIN):
+		e.connmark = packet.MarkClear | closed
+		return closing
+	case e.side(p) == 1:
+		closed = packet.MarkServerClosed
+	}
+	e.connmark = packet.MarkClosing | closed
+	return true
+}
+
 // shows is what a query finds.
 func (e *entry) shows() packet.Kernel {
 	switch {

@@ -27,8 +27,9 @@ type gateway struct {
 	packet   packet.Packet // that is being judged
 	out      packet.Packet // that is being sent
 	queries  []packet.Tuple
-	tickAt   time.Duration // the next tick; never: nothing can come of one
-	telling  time.Duration // until when both ends of killed connections are told
+	copies   []packet.Packet // that the engine has not taken note of yet
+	tickAt   time.Duration   // the next tick; never: nothing can come of one
+	telling  time.Duration   // until when both ends of killed connections are told
 	ticked   func(*engine.Decision)
 }
 
@@ -56,8 +57,11 @@ func (g *gateway) receive(seen *packet.Packet) {
 			p.Conn = packet.ConnInvalid
 		}
 	}
-	payload := p.Conn == packet.ConnEstablished && e.connmark&packet.MarkSteer != packet.MarkTrack && !p.Flags.Any(packet.FIN|packet.RST)
-	if payload {
+	if p.Conn == packet.ConnEstablished && e.passes(p) {
+		if e.copies(p) {
+			g.copies = append(g.copies, *p)
+			g.wake()
+		}
 		if w := g.world; w.trace != nil {
 			w.tracef("%v: in the kernel", show(p))
 		}
@@ -71,11 +75,8 @@ func (g *gateway) receive(seen *packet.Packet) {
 func (g *gateway) queue(p *packet.Packet) {
 	d, w := &g.decision, g.world
 	g.wake()
-	g.engine.Handle(w.clock.now, p, d)
-	if d.Offload.Op == packet.OffloadQuery {
-		p.Kernel = g.entries[nameOf(p.Tuple)].shows()
-		g.engine.Handle(w.clock.now, p, d)
-	}
+	g.takeCopies()
+	g.handle(p)
 	if w.trace != nil {
 		w.tracef("%v conn %d: %v %v mark %x", show(p), p.Conn, d.Verdict, d.Reason, d.Mark)
 	}
@@ -106,6 +107,37 @@ func (g *gateway) queue(p *packet.Packet) {
 		e.connmark = mark
 	}
 	g.forward(p, e)
+}
+
+// handle has the engine decide about a packet, or take note of it.
+func (g *gateway) handle(p *packet.Packet) {
+	d, now := &g.decision, g.world.clock.now
+	g.engine.Handle(now, p, d)
+	if d.Offload.Op == packet.OffloadQuery {
+		p.Kernel = g.entries[nameOf(p.Tuple)].shows()
+		g.engine.Handle(now, p, d)
+	}
+}
+
+// takeCopies has the engine take note of what has passed and closes a connection. Until
+// somebody wants to know, copies wait.
+func (g *gateway) takeCopies() {
+	for i := range g.copies {
+		p := &g.copies[i]
+		p.Copied = true
+		g.handle(p)
+		if w := g.world; w.trace != nil {
+			w.tracef("%v: noted", show(p))
+		}
+		g.carryOut(&g.decision)
+	}
+	g.copies = g.copies[:0]
+}
+
+// informed is the engine, when it knows all that has happened.
+func (g *gateway) informed() *engine.Engine {
+	g.takeCopies()
+	return g.engine
 }
 
 // remember makes an entry, in place of the one that there was.
@@ -206,7 +238,7 @@ func (g *gateway) wake() {
 func (g *gateway) tick() {
 	now := g.world.clock.now
 	g.queries = g.queries[:0]
-	g.engine.Tick(now, g.ticked)
+	g.informed().Tick(now, g.ticked)
 	for _, t := range g.queries {
 		e := g.entries[nameOf(t)]
 		var idle time.Duration
@@ -222,7 +254,7 @@ func (g *gateway) tick() {
 // kill ends the connections for which match says true.
 func (g *gateway) kill(match func(*conntrack.State, string) bool, silent bool) {
 	now := g.world.clock.now
-	if g.engine.Kill(now, match, silent, g.carryOut) > 0 && !silent {
+	if g.informed().Kill(now, match, silent, g.carryOut) > 0 && !silent {
 		g.telling = now + tells
 		g.wake()
 	}

@@ -63,7 +63,7 @@ func (w *world) checkOptions(s *socket) {
 
 // recount holds the engine's counts against those made of its table.
 func (w *world) recount() {
-	if err := w.gateway.engine.Recount(); err != nil {
+	if err := w.gateway.informed().Recount(); err != nil {
 		w.failf("%v", err)
 	}
 }
@@ -107,7 +107,7 @@ func (s *socket) lost() bool {
 // to speak, and whose ACK is lost, is answered again; but not where cookies are baked,
 // as nobody remembers it, nor under pressure.
 func (s *socket) madeIt() bool {
-	st, pressed := &s.world.story, s.world.gateway.engine.Total().Switches > 0
+	st, pressed := &s.world.story, s.world.gateway.informed().Total().Switches > 0
 	if st.kind == unlucky && st.asks == 0 && (pressed || st.gateway.cookies != synproxy.CookiesNever) {
 		return true
 	}
@@ -126,7 +126,7 @@ func (w *world) watch() {
 		return
 	}
 	w.clock.after(settle, func() {
-		_ = w.gateway.engine.Sources(w.clock.now, func(l *engine.ListedSource) error {
+		_ = w.gateway.informed().Sources(w.clock.now, func(l *engine.ListedSource) error {
 			if l.Conns > 0 && w.quiet() && w.story.gateway.count == rules.CountServerEstablished {
 				w.failf("%d connections of %v count, and all are over", l.Conns, l.Key.Prefix)
 			}
@@ -151,19 +151,19 @@ func (w *world) leftovers() {
 	w.rotate()
 	w.rotate()
 	w.gateway.tick()
-	w.calm(w.gateway.engine.Total())
-	w.gateway.engine.Pressures(w.calm)
+	w.calm(w.gateway.informed().Total())
+	w.gateway.informed().Pressures(w.calm)
 	w.recount()
-	if n := w.gateway.engine.Len(); n > 0 {
+	if n := w.gateway.informed().Len(); n > 0 {
 		w.failf("%d states are left", n)
 	}
-	for i := 0; i < conntrack.Sweeps && w.gateway.engine.SourceLen() > 0; i++ {
+	for i := 0; i < conntrack.Sweeps && w.gateway.informed().SourceLen() > 0; i++ {
 		w.gateway.tick()
 	}
-	if n := w.gateway.engine.SourceLen(); n > 0 {
+	if n := w.gateway.informed().SourceLen(); n > 0 {
 		w.failf("%d sources are left", n)
 	}
-	_ = w.gateway.engine.Rules(func(l *engine.ListedRule) error {
+	_ = w.gateway.informed().Rules(func(l *engine.ListedRule) error {
 		if l.Gone || l.States > 0 {
 			w.failf("rule %s, gone: %v, is left with %d states", l.Rule.Name, l.Gone, l.States)
 		}

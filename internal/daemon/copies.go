@@ -1,0 +1,113 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/time/rate"
+
+	"nfqfw/internal/engine"
+	"nfqfw/internal/nfq"
+	"nfqfw/internal/offload"
+	"nfqfw/internal/packet"
+	"nfqfw/internal/wire"
+)
+
+// copies are the packets that the kernel has let pass and tells of: FINs of admitted
+// connections, and what answers them. Whoever is about to judge a packet takes note of
+// them before, so that all counts are as if they had been judged themselves; and so does
+// who lists. It is safe for concurrent use.
+type copies struct {
+	*daemon
+	heart
+	missed atomic.Bool // some, since the kernel was last asked about everything
+
+	mu      sync.Mutex // guards what follows
+	group   *nfq.Log   // nil: closed
+	table   *offload.Table
+	decoder *wire.Decoder
+	failed  rate.Sometimes // log lines about the kernel's table
+
+	packet   packet.Packet
+	decision engine.Decision
+	note     func(*nfq.Message)
+}
+
+func (d *daemon) newCopies() (*copies, error) {
+	group, err := d.openLog()
+	if err != nil {
+		return nil, err
+	}
+	table, err := offload.Open()
+	if err != nil {
+		return nil, errors.Join(err, group.Close())
+	}
+	c := &copies{daemon: d, heart: heart{loop: "copies"}, group: group, table: table, decoder: wire.NewDecoder()}
+	c.failed = rate.Sometimes{First: 5, Interval: lineInterval(queues(d.config.Load()))}
+	c.note = c.noteOne
+	d.hearts = append(d.hearts, &c.heart)
+	return c, nil
+}
+
+// openLog opens the group of copies, or goes on with the one that was inherited.
+func (d *daemon) openLog() (*nfq.Log, error) {
+	c := nfq.DefaultLog()
+	c.Number = firstQueue
+	if d.inherited != nil {
+		return nfq.InheritLog(c, d.inherited[len(d.inherited)-1])
+	}
+	l, err := nfq.OpenLog(c)
+	return l, explainTaken(err)
+}
+
+// take takes note of all copies that were made by now.
+func (c *copies) take() {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.group == nil {
+		return
+	}
+	defer c.rest()
+	if err := c.group.Read(c.note); err != nil {
+		c.missed.Store(true)
+		c.failures.Do(func() { c.log.Warn("closings were not seen; the kernel is asked for them", "err", err) })
+	}
+}
+
+func (c *copies) noteOne(m *nfq.Message) {
+	c.beat()
+	d, p := &c.decision, &c.packet
+	*p = packet.Packet{InDev: m.InDev, Conn: packet.ConnEstablished, Copied: true}
+	if c.decoder.Decode(m.Payload, m.Total, p) != packet.ReasonMatch {
+		return // as nobody takes note of it who gets it
+	}
+	now := c.now()
+	c.engine.Handle(now, p, d)
+	if d.Offload.Op == packet.OffloadQuery {
+		p.Kernel = c.query(c.table, &c.failed, d.Offload.Tuple)
+		c.engine.Handle(now, p, d)
+	}
+	if err := order(c.table, &d.Offload); err != nil {
+		c.failed.Do(func() { c.log.Warn("conntrack", "tuple", d.Offload.Tuple, "err", err) })
+	}
+}
+
+// file is another descriptor of the group's socket, for a process that inherits it.
+func (c *copies) file() (*os.File, error) { return c.group.File() }
+
+// close has nothing more taken note of. It may be called twice.
+func (c *copies) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.group == nil {
+		return nil
+	}
+	err := errors.Join(c.group.Close(), c.table.Close())
+	c.group = nil
+	return err
+}
