@@ -122,11 +122,25 @@ func (s *Server) serve(c *client) {
 	out := bufio.NewWriterSize(&deadlineWriter{c, s.writeTimeout}, writeSize)
 	enc := json.NewEncoder(out)
 	end := answer{Done: true}
-	if err := s.answer(c, func(item any) error { return enc.Encode(answer{Item: item}) }); err != nil {
+	if err := s.answer(c, sendItems(out, enc)); err != nil {
 		end = answer{Error: err.Error()}
 	}
 	if err := errors.Join(enc.Encode(end), out.Flush()); err != nil {
 		s.log.Debug("control: client is gone", "err", err)
+	}
+}
+
+// sendItems writes items, each a line of its own.
+func sendItems(out *bufio.Writer, enc *json.Encoder) func(item any) error {
+	var line []byte
+	return func(item any) error {
+		s, ok := item.(*State)
+		if !ok {
+			return enc.Encode(answer{Item: item})
+		}
+		line = append(s.AppendJSON(append(line[:0], `{"item":`...)), "}\n"...)
+		_, err := out.Write(line)
+		return err
 	}
 }
 

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,9 +119,16 @@ func (d *daemon) many(f *control.StateFilter) bool {
 	return err != nil
 }
 
+// identity is a state's number in 16 hexadecimal digits.
+func identity(id uint64) string {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], id)
+	return hex.EncodeToString(b[:])
+}
+
 func (d *daemon) listed(l *engine.Listed) *control.State {
 	s := &control.State{
-		ID: fmt.Sprintf("%016x", l.ID), Interface: d.interfaces.name(l.InDev), Protocol: "tcp",
+		ID: identity(l.ID), Interface: d.interfaces.name(l.InDev), Protocol: "tcp",
 		Source: listedPeer(&l.Src, 0), Dest: listedPeer(&l.Dst, uint32(l.SeqDiff)),
 		State: l.Dst.State.String() + ":" + l.Src.State.String(), Counts: l.Counting, Proxied: l.Proxied,
 		Rule: l.RuleName, Number: uint32(l.RuleNumber), Timeout: l.Timeout.String(),
