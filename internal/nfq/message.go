@@ -35,9 +35,10 @@ func (m *Message) newMark() packet.Mark { return m.Mark&^packet.MarkMask | m.mar
 
 // Message and attribute types of include/uapi/linux/netfilter/nfnetlink_queue.h.
 const (
-	msgPacket  = unix.NFNL_SUBSYS_QUEUE << 8   // NFQNL_MSG_PACKET, which is 0
-	msgVerdict = unix.NFNL_SUBSYS_QUEUE<<8 | 1 // NFQNL_MSG_VERDICT
-	msgConfig  = unix.NFNL_SUBSYS_QUEUE<<8 | 2 // NFQNL_MSG_CONFIG
+	msgPacket   = unix.NFNL_SUBSYS_QUEUE << 8   // NFQNL_MSG_PACKET, which is 0
+	msgVerdict  = unix.NFNL_SUBSYS_QUEUE<<8 | 1 // NFQNL_MSG_VERDICT
+	msgConfig   = unix.NFNL_SUBSYS_QUEUE<<8 | 2 // NFQNL_MSG_CONFIG
+	msgVerdicts = unix.NFNL_SUBSYS_QUEUE<<8 | 3 // NFQNL_MSG_VERDICT_BATCH: of all packets up to this one
 
 	attrPacketHdr  = 1  // NFQA_PACKET_HDR
 	attrVerdictHdr = 2  // NFQA_VERDICT_HDR
@@ -162,10 +163,35 @@ func (m *Message) setNumber(typ uint16, v uint32, capLen *int) {
 // verdictLen is the most octets that appendVerdict adds.
 const verdictLen = unix.NLMSG_HDRLEN + nfgenmsgLen + 12 + 8
 
-// appendVerdict adds the verdict message for m. The mark is set only where it changes.
-func appendVerdict(b []byte, queue uint16, m *Message) []byte {
+// appendVerdicts adds the verdict messages for packets in the order in which the kernel
+// has queued them, and says how many pass. Of a flood nearly all are dropped: one message
+// is for all that are in a row.
+func appendVerdicts(b []byte, queue uint16, batch []Message) (_ []byte, passed int) {
+	row := 0
+	for i := range batch {
+		m := &batch[i]
+		if m.verdict == packet.Pass {
+			passed++
+			b = appendVerdict(b, msgVerdict, queue, m)
+			row = 0
+			continue
+		}
+		row++
+		switch last := i+1 == len(batch) || batch[i+1].verdict == packet.Pass; {
+		case last && row > 1:
+			b = appendVerdict(b, msgVerdicts, queue, m)
+		case last:
+			b = appendVerdict(b, msgVerdict, queue, m)
+		}
+	}
+	return b, passed
+}
+
+// appendVerdict adds a verdict message with the answer to m. The mark is set only where it
+// changes.
+func appendVerdict(b []byte, typ, queue uint16, m *Message) []byte {
 	start := len(b)
-	b = appendHeader(b, msgVerdict, queue)
+	b = appendHeader(b, typ, queue)
 	b = appendAttr(b, attrVerdictHdr, 8)
 	b = binary.BigEndian.AppendUint32(b, netfilterVerdict(m.verdict))
 	b = binary.BigEndian.AppendUint32(b, m.ID)

@@ -87,7 +87,7 @@ func TestAppendVerdict(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := Message{ID: 258, Mark: tt.mark}
 			m.Answer(tt.verdict, tt.set)
-			b := appendVerdict([]byte("xxxx"), 7, &m)[4:]
+			b := appendVerdict([]byte("xxxx"), msgVerdict, 7, &m)[4:]
 			typ, body, rest, ok := nextMessage(b)
 			if !ok || typ != msgVerdict || len(rest) != 0 || len(b) != tt.wantLen {
 				t.Fatalf("%x", b)

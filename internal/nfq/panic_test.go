@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,8 +42,9 @@ func appendPacket(b []byte, id uint32, payload []byte) []byte {
 	return b
 }
 
-// verdicts are those that were sent, in order: what was said of which packet.
-func verdicts(t *testing.T, kernel int) (ids []uint32, passed map[uint32]bool) {
+// verdicts are those that were sent, in order: what was said of which of the packets that
+// wait, in the order of their numbers.
+func verdicts(t *testing.T, kernel int, waiting []uint32) (ids []uint32, passed map[uint32]bool) {
 	t.Helper()
 	passed = make(map[uint32]bool)
 	b := make([]byte, 1<<20)
@@ -56,13 +58,20 @@ func verdicts(t *testing.T, kernel int) (ids []uint32, passed map[uint32]bool) {
 		}
 		for rest := b[:n]; len(rest) > 0; {
 			typ, body, next, ok := nextMessage(rest)
-			if !ok || typ != msgVerdict {
+			if !ok || typ != msgVerdict && typ != msgVerdicts {
 				t.Fatalf("not a verdict: type %#x, %v", typ, ok)
 			}
+			rest = next
 			value := body[nfgenmsgLen+unix.SizeofNlAttr:]
 			id := binary.BigEndian.Uint32(value[4:])
-			ids, rest = append(ids, id), next
-			passed[id] = binary.BigEndian.Uint32(value) == 1
+			at := slices.Index(waiting, id)
+			if at < 0 || typ == msgVerdict && at > 0 {
+				t.Fatalf("verdict of type %#x for %d, and %d wait", typ, id, waiting)
+			}
+			for _, id := range waiting[:at+1] { // nfqnl_recv_verdict_batch
+				ids, passed[id] = append(ids, id), binary.BigEndian.Uint32(value) == 1
+			}
+			waiting = waiting[at+1:]
 		}
 	}
 }
@@ -99,9 +108,9 @@ func TestOneVerdictForEachPacket(t *testing.T) {
 		reader, fd, kernel := pairReader(t, judge{handle, flush}, slog.New(slog.DiscardHandler))
 		var sent []uint32
 		for range 1 + r.IntN(3) {
-			sent = append(sent, sendBatch(t, r, kernel, reader, fd)...)
+			sent = append(sent, sendBatch(t, r, kernel, reader, fd, uint32(len(sent)))...)
 		}
-		got, passed := verdicts(t, kernel)
+		got, passed := verdicts(t, kernel, sent)
 		if len(got) != len(sent) {
 			t.Fatalf("%d verdicts for %d packets", len(got), len(sent))
 		}
@@ -116,13 +125,14 @@ func TestOneVerdictForEachPacket(t *testing.T) {
 	}
 }
 
-// sendBatch has the reader answer up to a batch of datagrams of one to three packets.
-func sendBatch(t *testing.T, r *rand.Rand, kernel int, reader *reader, fd int) (ids []uint32) {
+// sendBatch has the reader answer up to a batch of datagrams of one to three packets,
+// whose numbers begin with the first.
+func sendBatch(t *testing.T, r *rand.Rand, kernel int, reader *reader, fd int, first uint32) (ids []uint32) {
 	t.Helper()
 	for range 1 + r.IntN(20) {
 		var b []byte
 		for range 1 + r.IntN(3) {
-			id := r.Uint32()
+			id := first + uint32(len(ids))
 			ids = append(ids, id)
 			b = appendPacket(b, id, make([]byte, r.IntN(100)))
 		}
@@ -159,7 +169,9 @@ func TestPanicTellsHeader(t *testing.T) {
 // A queue that panics all the time ends, when all packets it has read are answered.
 func TestManyPanicsEndTheQueue(t *testing.T) {
 	reader, fd, kernel := pairReader(t, judge{handle: func(*Message) { panic("again") }}, slog.New(slog.DiscardHandler))
+	var sent []uint32
 	for i := range uint32(2 * maxPanics) {
+		sent = append(sent, i)
 		if _, err := unix.Write(kernel, appendPacket(nil, i, make([]byte, 40))); err != nil {
 			t.Fatal(err)
 		}
@@ -167,7 +179,7 @@ func TestManyPanicsEndTheQueue(t *testing.T) {
 	if !reader.drain(uintptr(fd)) || reader.err == nil {
 		t.Fatalf("goes on: %v", reader.err)
 	}
-	ids, passed := verdicts(t, kernel)
+	ids, passed := verdicts(t, kernel, sent)
 	if n := len(ids); n <= maxPanics || n > maxPanics+reader.queue.config.Batch || n != int(reader.queue.Counters().Packets) {
 		t.Errorf("%d verdicts, want all of the batch with the panic number %d", n, maxPanics+1)
 	}

@@ -10,7 +10,8 @@
 //
 // Invariants: each packet read gets exactly one verdict. One at which the handler
 // panics is dropped, and told of with its header; a queue that panics all the time
-// ends. Segments that the handler sends leave before the verdicts of their
+// ends. Verdicts are given in the order of the packets: a row of drops is one message,
+// which is for all that were queued up to its last. Segments that the handler sends leave before the verdicts of their
 // batch. A packet's mark changes in the bits of packet.MarkMask alone.
 //
 // Refused: a queue that never fails open (a full queue drops, as over-limit

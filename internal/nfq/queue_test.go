@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -114,6 +116,45 @@ func TestPassesEveryPacket(t *testing.T) {
 	if !ok || err != nil || s.Waiting != 0 || s.QueueDropped+s.QueueUserDropped != 0 || s.LastID != n {
 		t.Errorf("stats %+v, %v, %v", s, ok, err)
 	}
+}
+
+// Rows of drops of every length, between packets that pass: each gets its own verdict.
+func TestDropsInARow(t *testing.T) {
+	netnstest.New(t)
+	client, server := udpPair(t)
+	netnstest.Run(t, queueUDP)
+	const n = 10_000
+	pattern := newPattern(n)
+	q := start(t, Default(), judge{handle: func(m *Message) {
+		if pattern[number(m)] {
+			pass(m)
+		}
+	}})
+	var want []int
+	for i, passes := range pattern {
+		if passes {
+			want = append(want, i)
+		}
+	}
+	if got := sendNumbers(t, client, server, n); !slices.Equal(got, want) {
+		t.Errorf("%d arrived, want %d", len(got), len(want))
+	}
+	if s, ok, err := Stats(7); !ok || err != nil || s.Waiting != 0 || s.LastID != n {
+		t.Errorf("stats %+v, %v, %v", s, ok, err)
+	}
+	if c := q.Counters(); c.Packets != n || c.VerdictErrors != 0 || c.Passed != uint64(len(want)) {
+		t.Errorf("counters %+v", c)
+	}
+}
+
+// newPattern says of n packets which pass: of rows of up to 100 that do and do not.
+func newPattern(n int) []bool {
+	r := rand.New(rand.NewPCG(3, 4))
+	var p []bool
+	for passes := true; len(p) < n; passes = !passes {
+		p = append(p, slices.Repeat([]bool{passes}, 1+r.IntN(1+r.IntN(100)))...)
+	}
+	return p[:n]
 }
 
 func TestMixedVerdictsAndMarks(t *testing.T) {

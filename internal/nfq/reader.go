@@ -128,15 +128,7 @@ func (r *reader) answer(fd, n int) {
 	}
 	r.judge()
 	r.flush()
-	b := r.answers[:0]
-	passed := 0
-	for i := range r.batch {
-		m := &r.batch[i]
-		if m.verdict == packet.Pass {
-			passed++
-		}
-		b = appendVerdict(b, r.queue.config.Number, m)
-	}
+	b, passed := appendVerdicts(r.answers[:0], r.queue.config.Number, r.batch)
 	r.answers = b
 	r.queue.count(len(r.batch), passed)
 	if err := send(fd, b); err != nil {
