@@ -33,3 +33,22 @@ func TestKillCutShort(t *testing.T) {
 		})
 	}
 }
+
+// One that dies when both sides have heard, and before it has asked the server again,
+// leaves nothing that counts: the next daemon asks.
+func TestKillNotSeenThrough(t *testing.T) {
+	for i, policy := range []string{"synproxy", "keep"} {
+		t.Run(policy, func(t *testing.T) {
+			g := guard(t, policy, places[0], Families[i], 3, AcceptOptions{Echo: true})
+			g.gets(0, 3)
+			if n := g.kills(g.source(0).String()); n != 3 {
+				t.Errorf("%d states killed, want 3", n)
+			}
+			g.must("wait for the server", Poll(g.ctx, func() bool { return len(g.held(g.source(0))) == 0 }))
+			g.must("kill", g.fw.Kill())
+			g.must("start", g.fw.Start(g.ctx))
+			g.waitSummary(g.source(0), "3 TIME_WAIT:TIME_WAIT")
+			g.gets(0, 3)
+		})
+	}
+}

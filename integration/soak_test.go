@@ -67,7 +67,7 @@ type soak struct {
 func TestSoak(t *testing.T) {
 	needIPSet(t)
 	s := newSoak(t)
-	ctx, cancel := context.WithTimeout(t.Context(), *soakTime+2*soakEnd)
+	ctx, cancel := context.WithTimeout(t.Context(), *soakTime+3*soakEnd)
 	defer cancel()
 	s.run(ctx)
 	s.expectEqual(ctx)
@@ -162,9 +162,9 @@ func (s *soak) expectEqual(ctx context.Context) {
 		}
 	}
 	want := tally{live, live, live, live, live, live}
-	var got tally
-	if Poll(ctx, func() bool { got = s.tally(ctx); return got == want }) != nil {
-		s.t.Errorf("%+v, want %+v", got, want)
+	got, _ := s.await(ctx, func(got tally, _ int) bool { return got == want })
+	if got != want {
+		s.t.Errorf("%+v, want %+v; beside the sessions:\n%s", got, want, s.strangers(ctx))
 	}
 	s.t.Logf("with %d sessions alone: %+v", live, got)
 }
@@ -215,17 +215,42 @@ func (s *soak) expectNothing(ctx context.Context) {
 	for _, k := range s.sessions.all() {
 		_ = k.conn.Close()
 	}
-	ending, cancel := context.WithTimeout(ctx, soakEnd) // of the wait, and not of the looks: what is left is to be told
-	defer cancel()
-	var got tally
-	var sources int
-	err := Poll(ending, func() bool {
-		got, sources = s.tally(ctx), len(s.sources(ctx))
-		return got == tally{} && sources == 0
-	})
-	if err != nil {
+	over := func(got tally, sources int) bool { return got == tally{} && sources == 0 }
+	if got, sources := s.await(ctx, over); !over(got, sources) {
 		s.t.Errorf("%d sources and %+v are left", sources, got)
 	}
+}
+
+// await looks until all is as it should be, for a while, and says how it was at last.
+func (s *soak) await(ctx context.Context, settled func(got tally, sources int) bool) (got tally, sources int) {
+	s.t.Helper()
+	waiting, cancel := context.WithTimeout(ctx, soakEnd) // of the wait, and not of the looks: what is left is to be told
+	defer cancel()
+	_ = Poll(waiting, func() bool {
+		got, sources = s.tally(ctx), len(s.sources(ctx))
+		return settled(got, sources)
+	})
+	return got, sources
+}
+
+// strangers are the states of connections that are no session, with the kernel's entries
+// of the same clients.
+func (s *soak) strangers(ctx context.Context) string {
+	s.t.Helper()
+	ours := make(map[netip.AddrPort]bool)
+	for _, k := range s.sessions.all() {
+		ours[addrPortOf(k.conn.LocalAddr())] = k.err == nil
+	}
+	var b strings.Builder
+	for _, k := range must[[]control.State](s.t, "states")(s.fw.States(ctx)) {
+		if ours[netip.AddrPortFrom(k.Source.Address, k.Source.Port)] {
+			continue
+		}
+		b.Write(k.AppendText(nil, 1))
+		entry, _ := s.lab.Gateway.Command(ctx, "conntrack", "-L", "-p", "tcp", "-s", k.Source.Address.String(), "--sport", fmt.Sprint(k.Source.Port)).Output()
+		b.Write(entry)
+	}
+	return b.String()
 }
 
 // report is the figures, and the verdict about what has grown.

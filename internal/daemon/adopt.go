@@ -181,10 +181,17 @@ func adoption(t packet.Tuple, e *offload.Entry, closed bool) (a engine.Adoption,
 		idle = 0
 	}
 	return engine.Adoption{
-		Tuple: t, Src: p[serverClosed].src, Dst: p[serverClosed].dst, Doubtful: e.State == offload.Close && serverClosed == 0,
+		Tuple: t, Src: p[serverClosed].src, Dst: p[serverClosed].dst, Doubtful: serverClosed == 0 && doubtful(e),
 		Opening: opening,
 		Proxied: e.SeqDiff != 0, SeqDiff: e.SeqDiff, ServerISN: e.ServerISN, TSDiff: e.TSDiff,
 		SrcWScale: e.SrcWScale, DstWScale: e.DstWScale, HasWScale: e.HasWScale, SACKPermitted: e.SACKPermitted,
 		Age: max(e.Age, idle), Idle: idle,
 	}, true
+}
+
+// doubtful says whether the server may have let go of a connection that it has not closed:
+// it was sent a RST, or the daemon before was about to end the connection, or to ask.
+func doubtful(e *offload.Entry) bool {
+	asked := e.State == offload.Established && e.Mark&packet.MarkSteer == packet.MarkTrack
+	return e.State == offload.Close || asked
 }

@@ -17,7 +17,7 @@ type Adoption struct {
 	InDev    uint32       // and its index
 	ReplyDev uint32       // that by which the server is; 0: this machine is the server
 	Src, Dst conntrack.PeerState
-	Doubtful bool // a RST was seen that the server may not have obeyed
+	Doubtful bool // the server may have let go
 	// Opening says that its client was not admitted, and its server has not accepted it:
 	// it is admitted, or not, when the client acknowledges what the server says next.
 	Opening bool
