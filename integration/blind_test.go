@@ -128,6 +128,13 @@ func (b *blind) send(p pair, what guess) {
 	if b.spot.asServer != b.spot.atServerOf {
 		seq, ack = ack, seq // those of the other side
 	}
+	if b.spot.atServerOf && !b.spot.asServer {
+		// What the client acknowledges is translated on its way: a guess that is to be off
+		// by so much is off by that from the number before.
+		if _, ack, err = numbers(p.client); err != nil {
+			b.t.Fatalf("sequence numbers: %v", err)
+		}
+	}
 	r := rawPacket{src: src, dst: dst, seq: seq + what.seq, ack: ack + what.ack, flags: what.flags, payload: []byte(what.payload)}
 	if err := b.wire.send(r.octets()); err != nil {
 		b.t.Fatal(err)

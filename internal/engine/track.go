@@ -15,7 +15,7 @@ func (v *visit) track() {
 	}
 	switch {
 	case v.state.Forged(v.dir, v.p):
-		v.d.drop(packet.ReasonStateMismatch)
+		v.forged()
 	case v.state.Killed:
 		v.dies()
 	case v.serverDenies():
@@ -64,6 +64,14 @@ func (v *visit) observe() {
 	default:
 		v.advance()
 		v.press(s, v.now)
+	}
+}
+
+// forged drops what somebody says in the server's name.
+func (v *visit) forged() {
+	v.d.drop(packet.ReasonStateMismatch)
+	if v.state.Offloaded && v.p.Flags.Has(packet.FIN) && !v.state.Leaving() {
+		v.unmark()
 	}
 }
 

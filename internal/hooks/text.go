@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"nfqfw/internal/packet"
@@ -134,6 +135,7 @@ func (w *writer) mangle() {
 		// Ours, or judged in the raw table already.
 		w.line("-A %s%s -j RETURN", prefix+b, isNot(0))
 		w.notLoopback(b)
+		w.copy(b)
 		// What belongs to an open connection goes on.
 		w.drop(b, " -m conntrack --ctstate NEW,INVALID,UNTRACKED")
 		// Go and do not come back: a packet in two scopes is one packet.
@@ -150,6 +152,37 @@ func (w *writer) mangle() {
 
 // fin matches what closes one side of a connection.
 const fin = " -p tcp --tcp-flags FIN FIN"
+
+// established matches what belongs to an entry of the kernel's.
+const established = " -m conntrack --ctstate ESTABLISHED"
+
+// copy leads what closes an admitted connection, and what answers that, to where it is
+// copied, for it wants no verdict. A FIN in a server's name that comes in where clients do,
+// or comes in in this machine's own name, is queued: it may be forged.
+func (w *writer) copy(builtin string) {
+	closes := fmt.Sprintf(" -p tcp --tcp-flags FIN,RST FIN -m connmark --mark %#x/%#x", uint32(packet.MarkClear), uint32(packet.MarkCopied))
+	if builtin == "PREROUTING" {
+		for _, match := range append(w.clientIfaces(), " -m addrtype --src-type LOCAL") {
+			w.line("-A %s%s%s -m conntrack --ctstate ESTABLISHED --ctdir REPLY -g %s", prefix+builtin, closes, match, steps)
+		}
+	}
+	w.line("-A %s%s%s -g %s", prefix+builtin, closes, established, copied)
+	w.line("-A %s%s%s%s -g %s", prefix+builtin, payload, steers(packet.MarkClosing), established, copied)
+}
+
+// clientIfaces match the interfaces by which clients come in, each once.
+func (w *writer) clientIfaces() (list []string) {
+	for _, s := range w.queued {
+		match := s.inIface()
+		if s.iface == "" {
+			return []string{""} // any, or nearly
+		}
+		if !slices.Contains(list, match) {
+			list = append(list, match)
+		}
+	}
+	return list
+}
 
 // closing writes the chain that marks a connection as closing, and as closed by its
 // server if the FIN is the server's.
@@ -208,12 +241,7 @@ const payload = " -p tcp --tcp-flags FIN,SYN,RST NONE"
 // match of the connmark, negated or not, is true of those.
 func (w *writer) steps() {
 	add := func(format string, args ...any) { w.line("-A "+steps+format, args...) }
-	const closing, established = " -p tcp ! --tcp-flags FIN,RST NONE", " -m conntrack --ctstate ESTABLISHED"
-
-	// What closes an admitted connection, and what answers that, wants no verdict.
-	copies := fmt.Sprintf(" -m connmark --mark %#x/%#x", uint32(packet.MarkClear), uint32(packet.MarkCopied)) + established
-	add("%s -g %s", steers(packet.MarkClosing)+payload+established, copied)
-	add(" -p tcp --tcp-flags FIN,RST FIN%s -g %s", copies, copied)
+	const closing = " -p tcp ! --tcp-flags FIN,RST NONE"
 
 	// Payload of connections begun before the hooks, or while nobody listened, goes on. A
 	// SYN comes here only while the raw table's hooks are not in.
