@@ -416,10 +416,6 @@ func (l *loops) open(d *daemon) (err error) {
 		return err
 	}
 	l.killer = d.killer
-	if d.copies, err = d.newCopies(); err != nil {
-		return err
-	}
-	l.copies = d.copies
 	for i := range queues(d.config.Load()) {
 		w, err := d.newWorker(i)
 		if err != nil {
@@ -427,6 +423,10 @@ func (l *loops) open(d *daemon) (err error) {
 		}
 		l.workers = append(l.workers, w)
 	}
+	if d.copies, err = d.newCopies(); err != nil {
+		return err
+	}
+	l.copies = d.copies
 	return nil
 }
 

@@ -37,9 +37,15 @@ func (f *flow) send(t packet.Tuple, s packet.Segment, conn packet.Conn) packet.S
 	if r := f.decoder.Decode(f.buffer, len(f.buffer), &f.p); r != packet.ReasonMatch {
 		panic(r)
 	}
-	f.p.Conn, f.p.Kernel = conn, packet.KernelReset
+	f.come(conn)
 	f.engine.Handle(f.now, &f.p, &f.d)
 	return f.d.segments[0]
+}
+
+// come adds what the kernel says of a packet. What closes a connection comes as a copy.
+func (f *flow) come(conn packet.Conn) {
+	f.p.Conn, f.p.Kernel = conn, packet.KernelReset
+	f.p.Copied = conn == packet.ConnEstablished && !f.p.Flags.Has(packet.RST)
 }
 
 var (

@@ -187,7 +187,7 @@ func (f *flow) decode(a *arrival) {
 	if r := f.decoder.Decode(a.octets, len(a.octets), &f.p); r != packet.ReasonMatch {
 		panic(r)
 	}
-	f.p.Conn, f.p.Kernel = a.conn, packet.KernelReset
+	f.come(a.conn)
 }
 
 // check holds the last decision against what the step wants.
