@@ -21,8 +21,8 @@ type AcceptOptions struct {
 	// Echo returns what the client sends.
 	Echo bool
 	// CloseOnEOF closes a connection when the client has closed its side;
-	// otherwise the server's side stays open until somebody closes it. It
-	// takes effect with Echo only, for otherwise nobody reads.
+	// otherwise the server's side stays open until somebody closes it, or the
+	// client resets it. It takes effect with Echo only, for otherwise nobody reads.
 	CloseOnEOF bool
 }
 
@@ -145,7 +145,7 @@ func (a *AcceptCounter) serve(c *net.TCPConn) {
 		return
 	}
 	_, err := io.Copy(c, c)
-	if err == nil && a.opts.CloseOnEOF {
+	if err != nil || a.opts.CloseOnEOF {
 		_ = c.Close()
 	}
 }
