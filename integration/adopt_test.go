@@ -38,8 +38,10 @@ func (g *guarded) restart(source netip.Addr, stop func(*Firewall) error) {
 		defer p[i].server.Close()
 	}
 	began := time.Now()
+	again := g.nextFIN(p[0])
 	_ = p[0].client.CloseWrite()
 	g.drained(p[0].server)
+	g.sendAgain(again)
 	_ = p[1].server.CloseWrite()
 	g.drained(p[1].client)
 	const before = "1 ESTABLISHED:FIN_WAIT_2, 1 FIN_WAIT_2:ESTABLISHED, 4 ESTABLISHED:ESTABLISHED"
@@ -85,6 +87,27 @@ func (g *guarded) restart(source netip.Addr, stop func(*Firewall) error) {
 			g.t.Fatal(name, err)
 		}
 	})
+}
+
+// nextFIN is the FIN with which a client would close now.
+func (g *guarded) nextFIN(p pair) rawPacket {
+	g.t.Helper()
+	seq, ack, err := numbers(p.client)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return rawPacket{src: addrPortOf(p.client.LocalAddr()), dst: addrPortOf(p.client.RemoteAddr()), seq: seq, ack: ack, flags: flagFIN | flagACK}
+}
+
+// sendAgain sends what a client has sent already, as TCP does when an answer takes long:
+// the kernel takes a second FIN for the other side's (nf_conntrack_proto_tcp.c), and then
+// for all that is to come.
+func (g *guarded) sendAgain(p rawPacket) {
+	g.t.Helper()
+	if err := openWire(g.t, g.lab, g.family).send(p.octets()); err != nil {
+		g.t.Fatal(err)
+	}
+	time.Sleep(pause)
 }
 
 // sameStates holds that what is listed after a restart is what was before.

@@ -180,8 +180,14 @@ func adoption(t packet.Tuple, e *offload.Entry, closed bool) (a engine.Adoption,
 	if err != nil {
 		idle = 0
 	}
+	dst := p[serverClosed].dst
+	if m := ours(e); serverClosed == 0 && m != 0 && m != packet.MarkOpening {
+		// For the kernel a FIN that the client has sent again is the server's, but our
+		// mark knows whose each was.
+		dst = conntrack.Established
+	}
 	return engine.Adoption{
-		Tuple: t, Src: p[serverClosed].src, Dst: p[serverClosed].dst, Doubtful: serverClosed == 0 && doubtful(e),
+		Tuple: t, Src: p[serverClosed].src, Dst: dst, Doubtful: serverClosed == 0 && doubtful(e),
 		Opening: opening,
 		Proxied: e.SeqDiff != 0, SeqDiff: e.SeqDiff, ServerISN: e.ServerISN, TSDiff: e.TSDiff,
 		SrcWScale: e.SrcWScale, DstWScale: e.DstWScale, HasWScale: e.HasWScale, SACKPermitted: e.SACKPermitted,
@@ -189,9 +195,10 @@ func adoption(t packet.Tuple, e *offload.Entry, closed bool) (a engine.Adoption,
 	}, true
 }
 
-// doubtful says whether the server may have let go of a connection that it has not closed:
-// it was sent a RST, or the daemon before was about to end the connection, or to ask.
+// doubtful says whether the server may have let go of a connection that it has not closed,
+// as far as the mark tells: it was sent a RST, or the kernel has seen two FINs, or the
+// daemon before was about to end the connection, or to ask.
 func doubtful(e *offload.Entry) bool {
 	asked := e.State == offload.Established && e.Mark&packet.MarkSteer == packet.MarkTrack
-	return e.State == offload.Close || asked
+	return asked || e.State == offload.LastAck || e.State == offload.TimeWait || e.State == offload.Close
 }
