@@ -79,24 +79,28 @@ func (l *Log) bind() error {
 	if _, err := unix.Write(l.fd, request); err != nil {
 		return os.NewSyscallError("send", err)
 	}
-	answer := make([]byte, 4096)
-	n, err := unix.Read(l.fd, answer)
-	if err != nil {
-		return os.NewSyscallError("receive", err)
-	}
-	return acknowledged(answer[:n])
+	return l.acknowledged()
 }
 
-// acknowledged reads the answer to a request.
-func acknowledged(b []byte) error {
-	typ, body, _, ok := nextMessage(b)
-	if !ok || typ != unix.NLMSG_ERROR || len(body) < 4 {
-		return errors.New("the kernel's answer is not an acknowledgment")
+// acknowledged waits for the kernel's answer. Copies may come before it: they are of a
+// time when nobody judged yet.
+func (l *Log) acknowledged() error {
+	answer := make([]byte, 4096)
+	for {
+		n, err := unix.Read(l.fd, answer)
+		if err == unix.EINTR || err == unix.ENOBUFS {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("receive", err)
+		}
+		if typ, body, _, ok := nextMessage(answer[:n]); ok && typ == unix.NLMSG_ERROR && len(body) >= 4 {
+			if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
+				return unix.Errno(errno)
+			}
+			return nil
+		}
 	}
-	if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
-		return unix.Errno(errno)
-	}
-	return nil
 }
 
 // explainLog says what it means that the kernel refuses a group. To one that another

@@ -3,6 +3,8 @@ package nfq
 import (
 	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"nfqfw/internal/netnstest"
@@ -51,6 +53,30 @@ func TestLog(t *testing.T) {
 			t.Errorf("%d arrived, and %d copies of %d packets; %v", len(arrived), len(copies), n, err)
 		}
 	}
+}
+
+// A group is opened while packets are copied to it, and these come before the answer.
+func TestOpenLogUnderLoad(t *testing.T) {
+	netnstest.New(t)
+	client, _ := udpPair(t)
+	netnstest.Run(t, logUDP)
+	var over atomic.Bool
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for b := []byte{0, 0, 0, 0}; !over.Load(); {
+			_, _ = client.Write(b)
+		}
+	})
+	for i := range 2000 {
+		l, err := OpenLog(LogConfig{Number: 7, CopyRange: 64, Batch: 1, ReadBuffer: 1 << 20})
+		if err != nil {
+			t.Errorf("try %d: %v", i, err)
+			break
+		}
+		_ = l.Close()
+	}
+	over.Store(true)
+	sending.Wait()
 }
 
 // Who has missed something is told once, and goes on.
@@ -112,7 +138,7 @@ func TestInheritLog(t *testing.T) {
 
 func TestReadLogAllocatesNothing(t *testing.T) {
 	netnstest.New(t)
-	client, server := udpPair(t)
+	client, _ := udpPair(t)
 	netnstest.Run(t, logUDP)
 	l := openLog(t, DefaultLog())
 	read := 0
@@ -125,5 +151,4 @@ func TestReadLogAllocatesNothing(t *testing.T) {
 	if read < 100 || allocs != 0 {
 		t.Errorf("%d copies, %v allocations", read, allocs)
 	}
-	_ = server
 }
