@@ -1,7 +1,6 @@
 package nfq
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/nfnetlink"
 )
 
 // LogConfig says which group of the target NFLOG to open and how. DefaultLog has the
@@ -94,11 +95,8 @@ func (l *Log) acknowledged() error {
 		if err != nil {
 			return os.NewSyscallError("receive", err)
 		}
-		if typ, body, _, ok := nextMessage(answer[:n]); ok && typ == unix.NLMSG_ERROR && len(body) >= 4 {
-			if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
-				return unix.Errno(errno)
-			}
-			return nil
+		if m, _, ok := nfnetlink.Next(answer[:n]); ok && m.Type == unix.NLMSG_ERROR {
+			return nfnetlink.Errno(m.Body)
 		}
 	}
 }
@@ -170,8 +168,8 @@ func (l *Log) Read(f func(*Message)) error {
 
 // each hands over the copies of a datagram.
 func (l *Log) each(b []byte, f func(*Message)) {
-	for typ, body, rest, ok := nextMessage(b); ok; typ, body, rest, ok = nextMessage(rest) {
-		if typ == msgLogPacket && l.message.parseLog(body) {
+	for m, rest, ok := nfnetlink.Next(b); ok; m, rest, ok = nfnetlink.Next(rest) {
+		if m.Type == msgLogPacket && l.message.parseLog(m.Body) {
 			f(&l.message)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/nfnetlink"
 	"nfqfw/internal/packet"
 )
 
@@ -71,36 +72,15 @@ const (
 	logCopyPacket    = 2 // NFULNL_COPY_PACKET
 )
 
-const (
-	attrTypeMask = 0x3fff // NLA_TYPE_MASK
-	nfgenmsgLen  = 4      // struct nfgenmsg
-)
-
-// align rounds a length up to the 4 octets of netlink.
-func align(n int) int { return (n + 3) &^ 3 }
-
-// nextMessage cuts the first netlink message off b: its type, what follows its
-// header, and the rest. ok is false at the end, and at a length that lies.
-func nextMessage(b []byte) (typ uint16, body, rest []byte, ok bool) {
-	if len(b) < unix.NLMSG_HDRLEN {
-		return 0, nil, nil, false
-	}
-	n := int(binary.NativeEndian.Uint32(b))
-	if n < unix.NLMSG_HDRLEN || n > len(b) {
-		return 0, nil, nil, false
-	}
-	return binary.NativeEndian.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:n], b[min(align(n), len(b)):], true
-}
-
 // parse reads the body of a packet message. Any attribute can be missing;
 // without a packet header there is nothing to answer, and ok is false.
 func (m *Message) parse(body []byte) (ok bool) {
 	*m = Message{}
-	if len(body) < nfgenmsgLen {
+	if len(body) < nfnetlink.HeaderLen {
 		return false
 	}
 	capLen := 0
-	for typ, value, rest, more := nextAttr(body[nfgenmsgLen:]); more; typ, value, rest, more = nextAttr(rest) {
+	for typ, value, rest, more := nfnetlink.NextAttr(body[nfnetlink.HeaderLen:]); more; typ, value, rest, more = nfnetlink.NextAttr(rest) {
 		switch {
 		case typ == attrPacketHdr && len(value) >= 7:
 			m.ID, ok = binary.BigEndian.Uint32(value), true
@@ -117,10 +97,10 @@ func (m *Message) parse(body []byte) (ok bool) {
 // parseLog reads the body of a message about a copy, and says whether it shows a packet.
 func (m *Message) parseLog(body []byte) bool {
 	*m = Message{Total: math.MaxInt32} // the kernel does not say
-	if len(body) < nfgenmsgLen {
+	if len(body) < nfnetlink.HeaderLen {
 		return false
 	}
-	for typ, value, rest, more := nextAttr(body[nfgenmsgLen:]); more; typ, value, rest, more = nextAttr(rest) {
+	for typ, value, rest, more := nfnetlink.NextAttr(body[nfnetlink.HeaderLen:]); more; typ, value, rest, more = nfnetlink.NextAttr(rest) {
 		switch {
 		case typ == attrLogPayload:
 			m.Payload = value
@@ -129,19 +109,6 @@ func (m *Message) parseLog(body []byte) bool {
 		}
 	}
 	return m.Payload != nil
-}
-
-// nextAttr cuts the first attribute off b. ok is false at the end, and at a length that
-// lies, or that a buffer too short has cut off.
-func nextAttr(b []byte) (typ uint16, value, rest []byte, ok bool) {
-	if len(b) < unix.SizeofNlAttr {
-		return 0, nil, nil, false
-	}
-	n := int(binary.NativeEndian.Uint16(b))
-	if n < unix.SizeofNlAttr || n > len(b) {
-		return 0, nil, nil, false
-	}
-	return binary.NativeEndian.Uint16(b[2:]) & attrTypeMask, b[unix.SizeofNlAttr:n], b[min(align(n), len(b)):], true
 }
 
 // setNumber takes an attribute that is a number.
@@ -161,7 +128,7 @@ func (m *Message) setNumber(typ uint16, v uint32, capLen *int) {
 }
 
 // verdictLen is the most octets that appendVerdict adds.
-const verdictLen = unix.NLMSG_HDRLEN + nfgenmsgLen + 12 + 8
+const verdictLen = unix.NLMSG_HDRLEN + nfnetlink.HeaderLen + 12 + 8
 
 // appendVerdicts adds the verdict messages for packets in the order in which the kernel
 // has queued them, and says how many pass. Of a flood nearly all are dropped: one message

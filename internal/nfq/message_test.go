@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"nfqfw/internal/nfnetlink"
 	"nfqfw/internal/packet"
 )
 
@@ -88,8 +89,9 @@ func TestAppendVerdict(t *testing.T) {
 			m := Message{ID: 258, Mark: tt.mark}
 			m.Answer(tt.verdict, tt.set)
 			b := appendVerdict([]byte("xxxx"), msgVerdict, 7, &m)[4:]
-			typ, body, rest, ok := nextMessage(b)
-			if !ok || typ != msgVerdict || len(rest) != 0 || len(b) != tt.wantLen {
+			answer, rest, ok := nfnetlink.Next(b)
+			body := answer.Body
+			if !ok || answer.Type != msgVerdict || len(rest) != 0 || len(b) != tt.wantLen {
 				t.Fatalf("%x", b)
 			}
 			if got := binary.BigEndian.Uint32(body[8:]); got != uint32(tt.verdict) {
@@ -113,7 +115,7 @@ func FuzzParse(f *testing.F) {
 		}
 		m.parseLog(b)
 		for rest := b; len(rest) > 0; {
-			_, _, next, ok := nextMessage(rest)
+			_, next, ok := nfnetlink.Next(rest)
 			if !ok {
 				return
 			}

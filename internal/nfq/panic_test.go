@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/nfnetlink"
 	"nfqfw/internal/packet"
 )
 
@@ -37,7 +38,7 @@ func appendPacket(b []byte, id uint32, payload []byte) []byte {
 	b = append(binary.BigEndian.AppendUint32(b, id), 0, 0, 0, 0)
 	b = appendAttr(b, attrPayload, len(payload))
 	b = append(b, payload...)
-	b = append(b, make([]byte, align(len(b)-start)-(len(b)-start))...)
+	b = append(b, make([]byte, nfnetlink.Align(len(b)-start)-(len(b)-start))...)
 	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
 	return b
 }
@@ -57,12 +58,13 @@ func verdicts(t *testing.T, kernel int, waiting []uint32) (ids []uint32, passed 
 			t.Fatal(err)
 		}
 		for rest := b[:n]; len(rest) > 0; {
-			typ, body, next, ok := nextMessage(rest)
+			answer, next, ok := nfnetlink.Next(rest)
+			typ := answer.Type
 			if !ok || typ != msgVerdict && typ != msgVerdicts {
 				t.Fatalf("not a verdict: type %#x, %v", typ, ok)
 			}
 			rest = next
-			value := body[nfgenmsgLen+unix.SizeofNlAttr:]
+			value := answer.Body[nfnetlink.HeaderLen+unix.SizeofNlAttr:]
 			id := binary.BigEndian.Uint32(value[4:])
 			at := slices.Index(waiting, id)
 			if at < 0 || typ == msgVerdict && at > 0 {

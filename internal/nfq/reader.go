@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"nfqfw/internal/nfnetlink"
 	"nfqfw/internal/packet"
 )
 
@@ -143,21 +144,21 @@ func (r *reader) answer(fd, n int) {
 // verdict only when it fails, in its own time.
 func (r *reader) parse(b []byte) {
 	for len(b) > 0 {
-		typ, body, rest, ok := nextMessage(b)
+		m, rest, ok := nfnetlink.Next(b)
 		if !ok {
 			r.queue.malformed.Add(1)
 			return
 		}
 		b = rest
-		switch typ {
+		switch m.Type {
 		case msgPacket:
 			r.batch = append(r.batch, Message{})
-			if !r.batch[len(r.batch)-1].parse(body) {
+			if !r.batch[len(r.batch)-1].parse(m.Body) {
 				r.queue.malformed.Add(1)
 				r.batch = r.batch[:len(r.batch)-1]
 			}
 		case unix.NLMSG_ERROR:
-			r.onNetlinkError(body)
+			r.onNetlinkError(m.Body)
 		}
 	}
 }

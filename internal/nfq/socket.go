@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/nfnetlink"
 )
 
 // mmsghdr is struct mmsghdr of recvmmsg(2), which x/sys/unix does not wrap.
@@ -23,7 +25,7 @@ type receiver struct {
 // newReceiver makes one for n datagrams of at most size octets.
 func newReceiver(n, size int) *receiver {
 	r := &receiver{headers: make([]mmsghdr, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n)}
-	size = align(size)
+	size = nfnetlink.Align(size)
 	memory := make([]byte, n*size)
 	for i := range n {
 		r.buffers[i] = memory[i*size : (i+1)*size : (i+1)*size]

@@ -55,13 +55,8 @@ const (
 	ctaSynproxyITS   = 2 // CTA_SYNPROXY_ITS
 	ctaSynproxyTSOff = 3 // CTA_SYNPROXY_TSOFF
 
-	attrNested   = 0x8000 // NLA_F_NESTED
-	attrTypeMask = 0x3fff // NLA_TYPE_MASK
-	nfgenmsgLen  = 4      // struct nfgenmsg
+	attrNested = 0x8000 // NLA_F_NESTED
 )
-
-// align rounds a length up to the 4 octets of netlink.
-func align(n int) int { return (n + 3) &^ 3 }
 
 // message builds a netlink message in memory that is used again and again.
 type message struct{ b []byte }
@@ -122,17 +117,4 @@ func (m *message) flags(typ uint16, flags, mask uint8) {
 func (m *message) bytes(typ uint16, v []byte) {
 	m.header(typ, len(v))
 	m.b = append(m.b, v...)
-}
-
-// nextAttr cuts the first attribute off b. ok is false at the end, and at a
-// length that lies.
-func nextAttr(b []byte) (typ uint16, value, rest []byte, ok bool) {
-	if len(b) < unix.SizeofNlAttr {
-		return 0, nil, nil, false
-	}
-	n := int(binary.NativeEndian.Uint16(b))
-	if n < unix.SizeofNlAttr || n > len(b) {
-		return 0, nil, nil, false
-	}
-	return binary.NativeEndian.Uint16(b[2:]) & attrTypeMask, b[unix.SizeofNlAttr:n], b[min(align(n), len(b)):], true
 }

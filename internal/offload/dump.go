@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/nfnetlink"
 	"nfqfw/internal/packet"
 )
 
@@ -63,41 +64,29 @@ func (s *socket) dump(request []byte, f func(body []byte)) error {
 // a dump was among them.
 func (s *socket) messages(b []byte, f func(body []byte)) (done bool, err error) {
 	for len(b) >= unix.NLMSG_HDRLEN {
-		n := int(binary.NativeEndian.Uint32(b))
-		if n < unix.NLMSG_HDRLEN || n > len(b) {
-			return false, fmt.Errorf("message of %d octets claims to have %d", len(b), n)
+		m, rest, ok := nfnetlink.Next(b)
+		if !ok {
+			return false, fmt.Errorf("message of %d octets claims to have %d", len(b), binary.NativeEndian.Uint32(b))
 		}
-		body, typ := b[unix.NLMSG_HDRLEN:n], binary.NativeEndian.Uint16(b[4:])
-		mine := binary.NativeEndian.Uint32(b[8:]) == s.sequence
-		switch b = b[min(align(n), len(b)):]; {
-		case !mine:
-		case typ == unix.NLMSG_DONE, typ == unix.NLMSG_ERROR:
-			return true, errno(body)
+		b = rest
+		switch {
+		case m.Sequence != s.sequence:
+		case m.Type == unix.NLMSG_DONE, m.Type == unix.NLMSG_ERROR:
+			return true, nfnetlink.Errno(m.Body)
 		default:
-			f(body)
+			f(m.Body)
 		}
 	}
 	return false, nil
 }
 
-// errno is the error that a message of type NLMSG_DONE or NLMSG_ERROR begins with.
-func errno(body []byte) error {
-	if len(body) < 4 {
-		return nil
-	}
-	if n := -int32(binary.NativeEndian.Uint32(body)); n != 0 {
-		return unix.Errno(n)
-	}
-	return nil
-}
-
 // parseTuple reads the tuple of original direction from the body of an
 // IPCTNL_MSG_CT_NEW. It is not ok if it is not TCP's.
 func parseTuple(body []byte) (t packet.Tuple, ok bool) {
-	if len(body) < nfgenmsgLen {
+	if len(body) < nfnetlink.HeaderLen {
 		return t, false
 	}
-	tuple := find(body[nfgenmsgLen:], ctaTupleOrig)
+	tuple := find(body[nfnetlink.HeaderLen:], ctaTupleOrig)
 	ip, proto := find(tuple, ctaTupleIP), find(tuple, ctaTupleProto)
 	number := find(proto, ctaProtoNum)
 	src, dst := address(ip, ctaIPv4Src, ctaIPv6Src), address(ip, ctaIPv4Dst, ctaIPv6Dst)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/nfnetlink"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/seqnum"
 )
@@ -100,10 +101,10 @@ func (s TCPState) kernel() packet.Kernel {
 
 // parse reads the body of an IPCTNL_MSG_CT_NEW.
 func (e *Entry) parse(body []byte) {
-	if len(body) < nfgenmsgLen {
+	if len(body) < nfnetlink.HeaderLen {
 		return
 	}
-	for typ, value, rest, ok := nextAttr(body[nfgenmsgLen:]); ok; typ, value, rest, ok = nextAttr(rest) {
+	for typ, value, rest, ok := nfnetlink.NextAttr(body[nfnetlink.HeaderLen:]); ok; typ, value, rest, ok = nfnetlink.NextAttr(rest) {
 		switch typ {
 		case ctaTimeout:
 			e.Timeout = time.Duration(number(value)) * time.Second
@@ -163,7 +164,7 @@ func number(b []byte) uint64 {
 
 // find is the value of the first attribute of a type, or nil.
 func find(b []byte, want uint16) []byte {
-	for typ, value, rest, ok := nextAttr(b); ok; typ, value, rest, ok = nextAttr(rest) {
+	for typ, value, rest, ok := nfnetlink.NextAttr(b); ok; typ, value, rest, ok = nfnetlink.NextAttr(rest) {
 		if typ == want {
 			return value
 		}

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/nfnetlink"
 )
 
 // socket is a netlink socket on which one request at a time waits for its
@@ -86,7 +88,7 @@ func (s *socket) match(b []byte) (body []byte, mine bool, err error) {
 	if binary.NativeEndian.Uint16(b[4:]) != unix.NLMSG_ERROR {
 		return body, true, nil
 	}
-	return nil, true, errno(body)
+	return nil, true, nfnetlink.Errno(body)
 }
 
 func (s *socket) close() error { return unix.Close(s.fd) }
