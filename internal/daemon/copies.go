@@ -53,10 +53,9 @@ func (d *daemon) newCopies() (*copies, error) {
 
 // openLog opens the group of copies, or goes on with the one that was inherited.
 func (d *daemon) openLog() (*nfq.Log, error) {
-	c := nfq.DefaultLog()
-	c.Number = firstQueue
+	c := queueConfig(firstQueue, d.log)
 	if d.inherited != nil {
-		return nfq.InheritLog(c, d.inherited[len(d.inherited)-1])
+		return nfq.InheritLog(c, d.inherited[len(d.inherited)-1]), nil
 	}
 	l, err := nfq.OpenLog(c)
 	return l, explainTaken(err)

@@ -13,29 +13,14 @@ import (
 	"nfqfw/internal/nfnetlink"
 )
 
-// LogConfig says which group of the target NFLOG to open and how. DefaultLog has the
-// values for all but Number.
-type LogConfig struct {
-	Number     uint16 // of the group, as in iptables' --nflog-group
-	CopyRange  uint32 // octets of each packet to read, from the IP header on
-	Batch      int    // copies to read with one call
-	ReadBuffer int    // octets, of the socket
-}
-
-// DefaultLog is the configuration that was measured. The buffer has room for some 40,000
-// copies of short packets.
-func DefaultLog() LogConfig {
-	c := Default()
-	return LogConfig{CopyRange: c.CopyRange, Batch: c.Batch, ReadBuffer: c.ReadBuffer}
-}
-
 // Log is an open group of the target NFLOG: the kernel copies packets to it, and goes on
-// with them at once. It is not safe for concurrent use.
+// with them at once. It is not safe for concurrent use. The buffer of the default has room
+// for some 40,000 copies of short packets.
 //
 // Nobody is woken by a copy: it waits until Read. What the kernel has copied before a
 // packet came to a queue, a Read between that packet's arrival and its judgement finds.
 type Log struct {
-	config  LogConfig
+	config  Config
 	socket  *os.File
 	fd      int
 	in      *receiver
@@ -46,7 +31,7 @@ type Log struct {
 // OpenLog binds the group in the network namespace of the calling thread. It fails with
 // ErrTaken if another socket has bound the number, and with unix.EPERM for want of
 // CAP_NET_ADMIN.
-func OpenLog(c LogConfig) (*Log, error) {
+func OpenLog(c Config) (*Log, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("nfq: open log group %d: %w", c.Number, os.NewSyscallError("socket", err))
@@ -61,11 +46,9 @@ func OpenLog(c LogConfig) (*Log, error) {
 
 // InheritLog goes on with a group that another process has opened by OpenLog. It keeps
 // the descriptor.
-func InheritLog(c LogConfig, socket *os.File) (*Log, error) {
-	return newLog(c, socket, int(socket.Fd())), nil
-}
+func InheritLog(c Config, socket *os.File) *Log { return newLog(c, socket, int(socket.Fd())) }
 
-func newLog(c LogConfig, socket *os.File, fd int) *Log {
+func newLog(c Config, socket *os.File, fd int) *Log {
 	l := &Log{config: c, socket: socket, fd: fd, in: newReceiver(max(c.Batch, 1), int(c.CopyRange)+attributesLen)}
 	l.close = sync.OnceValue(socket.Close)
 	return l
@@ -101,18 +84,13 @@ func (l *Log) acknowledged() error {
 	}
 }
 
-// explainLog says what it means that the kernel refuses a group. To one that another
-// socket has bound it says EPERM.
+// explainLog is explain for a group.
 func explainLog(err error, group uint16) error {
-	switch {
-	case errors.Is(err, unix.EPERM) && logBound(group):
-		return fmt.Errorf("%w by another process", ErrTaken)
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("needs root or CAP_NET_ADMIN: %w", err)
-	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("the kernel has no NFLOG (CONFIG_NETFILTER_NETLINK_LOG): %w", err)
+	holder := ""
+	if logBound(group) {
+		holder = "another process"
 	}
-	return err
+	return explain(err, holder, "NFLOG (CONFIG_NETFILTER_NETLINK_LOG)")
 }
 
 // logBound says whether a group is bound in the network namespace of the calling thread:

@@ -13,7 +13,7 @@ import (
 const logUDP = "iptables -w -A OUTPUT -p udp -j NFLOG --nflog-group 7"
 
 // openLog opens group 7 until the test ends.
-func openLog(t *testing.T, c LogConfig) *Log {
+func openLog(t *testing.T, c Config) *Log {
 	t.Helper()
 	c.Number = 7
 	l, err := OpenLog(c)
@@ -45,7 +45,7 @@ func TestLog(t *testing.T) {
 	netnstest.New(t)
 	client, server := udpPair(t)
 	netnstest.Run(t, logUDP)
-	l := openLog(t, DefaultLog())
+	l := openLog(t, Default())
 	for _, n := range []int{0, 1, 1000} {
 		arrived := sendNumbers(t, client, server, n)
 		copies, err := numbers(t, l)
@@ -68,7 +68,7 @@ func TestOpenLogUnderLoad(t *testing.T) {
 		}
 	})
 	for i := range 2000 {
-		l, err := OpenLog(LogConfig{Number: 7, CopyRange: 64, Batch: 1, ReadBuffer: 1 << 20})
+		l, err := OpenLog(Config{Number: 7, CopyRange: 64, Batch: 1, ReadBuffer: 1 << 20})
 		if err != nil {
 			t.Errorf("try %d: %v", i, err)
 			break
@@ -84,7 +84,7 @@ func TestLogOverrun(t *testing.T) {
 	netnstest.New(t)
 	client, server := udpPair(t)
 	netnstest.Run(t, logUDP)
-	c := DefaultLog()
+	c := Default()
 	c.ReadBuffer = 1 << 16
 	l := openLog(t, c)
 	const n = 1000
@@ -108,8 +108,8 @@ func TestInheritLog(t *testing.T) {
 	netnstest.New(t)
 	client, server := udpPair(t)
 	netnstest.Run(t, logUDP)
-	l := openLog(t, DefaultLog())
-	if other, err := OpenLog(LogConfig{Number: 7, Batch: 1}); !errors.Is(err, ErrTaken) {
+	l := openLog(t, Default())
+	if other, err := OpenLog(Config{Number: 7, Batch: 1}); !errors.Is(err, ErrTaken) {
 		t.Fatalf("a group was bound twice: %v, %v", other, err)
 	}
 	sendNumbers(t, client, server, 10)
@@ -117,12 +117,9 @@ func TestInheritLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := DefaultLog()
+	c := Default()
 	c.Number = 7
-	next, err := InheritLog(c, f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	next := InheritLog(c, f)
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
@@ -133,14 +130,14 @@ func TestInheritLog(t *testing.T) {
 	if err := next.Close(); err != nil {
 		t.Error(err)
 	}
-	openLog(t, DefaultLog())
+	openLog(t, Default())
 }
 
 func TestReadLogAllocatesNothing(t *testing.T) {
 	netnstest.New(t)
 	client, _ := udpPair(t)
 	netnstest.Run(t, logUDP)
-	l := openLog(t, DefaultLog())
+	l := openLog(t, Default())
 	read := 0
 	note := func(*Message) { read++ }
 	b := []byte{0, 0, 0, 0}

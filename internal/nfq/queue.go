@@ -11,8 +11,9 @@
 // Invariants: each packet read gets exactly one verdict. One at which the handler
 // panics is dropped, and told of with its header; a queue that panics all the time
 // ends. Verdicts are given in the order of the packets: a row of drops is one message,
-// which is for all that were queued up to its last. Segments that the handler sends leave before the verdicts of their
-// batch. A packet's mark changes in the bits of packet.MarkMask alone.
+// which is for all that were queued up to its last. Segments that the handler sends
+// leave before the verdicts of their batch. A packet's mark changes in the bits of
+// packet.MarkMask alone.
 //
 // Refused: a queue that never fails open (a full queue drops, as over-limit
 // connections would pass exactly under load otherwise), payload rewriting, and
@@ -37,13 +38,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config says which queue to open and how. Default has the values for all but
-// Number and Logger.
+// Config says which queue or log group to open and how. Default has the values for
+// all but Number and Logger.
 type Config struct {
-	Number     uint16 // of the queue, as in iptables' --queue-num
-	MaxLen     uint32 // packets waiting for a verdict before the kernel drops
+	Number     uint16 // of the queue or group, as in iptables' --queue-num or --nflog-group
+	MaxLen     uint32 // of a queue: packets waiting for a verdict before the kernel drops
 	CopyRange  uint32 // octets of each packet to read, from the IP header on
-	Batch      int    // packets to judge before their verdicts are sent
+	Batch      int    // packets to judge before their verdicts are sent, or copies to read with one call
 	ReadBuffer int    // octets, of the socket
 	Logger     *slog.Logger
 }
@@ -110,13 +111,13 @@ func Open(c Config) (*Queue, error) {
 		Logger:   libraryLog{c.Logger},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("nfq: open queue %d: %w", c.Number, explain(err, c.Number))
+		return nil, fmt.Errorf("nfq: open queue %d: %w", c.Number, explainQueue(err, c.Number))
 	}
 	q := newQueue(c, lib.Con)
 	q.lib = lib
 	if err := q.register(); err != nil {
 		_ = q.Close()
-		return nil, fmt.Errorf("nfq: open queue %d: %w", c.Number, explain(err, c.Number))
+		return nil, fmt.Errorf("nfq: open queue %d: %w", c.Number, explainQueue(err, c.Number))
 	}
 	return q, nil
 }

@@ -84,17 +84,25 @@ func parseStats(line string) (s KernelStats, err error) {
 	return s, err
 }
 
-// explain says in words what the kernel means by an error of Open. It answers
-// EPERM for a queue that is taken as well as for a missing capability.
-func explain(err error, number uint16) error {
+// explainQueue is explain for a queue.
+func explainQueue(err error, number uint16) error {
+	holder := ""
+	if s, ok, _ := Stats(number); ok {
+		holder = fmt.Sprintf("another process (netlink port %d)", s.PortID)
+	}
+	return explain(err, holder, "NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE)")
+}
+
+// explain says in words what the kernel means by an error of opening. It answers EPERM for
+// what another socket has bound, its holder, if any, as well as for a missing capability.
+func explain(err error, holder, feature string) error {
 	switch {
+	case errors.Is(err, unix.EPERM) && holder != "":
+		return fmt.Errorf("%w by %s", ErrTaken, holder)
 	case errors.Is(err, unix.EPERM):
-		if s, ok, _ := Stats(number); ok {
-			return fmt.Errorf("%w by another process (netlink port %d)", ErrTaken, s.PortID)
-		}
 		return fmt.Errorf("needs root or CAP_NET_ADMIN: %w", err)
 	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("the kernel has no NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE): %w", err)
+		return fmt.Errorf("the kernel has no %s: %w", feature, err)
 	}
 	return err
 }
