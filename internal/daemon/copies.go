@@ -6,11 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/time/rate"
-
 	"nfqfw/internal/engine"
 	"nfqfw/internal/nfq"
-	"nfqfw/internal/offload"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/wire"
 )
@@ -20,15 +17,13 @@ import (
 // them before, so that all counts are as if they had been judged themselves; and so does
 // who lists. It is safe for concurrent use.
 type copies struct {
-	*daemon
 	heart
 	missed atomic.Bool // some, since the kernel was last asked about everything
 
-	mu      sync.Mutex // guards what follows
-	group   *nfq.Log   // nil: closed
-	table   *offload.Table
+	mu sync.Mutex // guards what follows
+	*entries
+	group   *nfq.Log // nil: closed
 	decoder *wire.Decoder
-	failed  rate.Sometimes // log lines about the kernel's table
 
 	packet   packet.Packet
 	decision engine.Decision
@@ -40,12 +35,11 @@ func (d *daemon) newCopies() (*copies, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := offload.Open()
+	entries, err := d.openEntries()
 	if err != nil {
 		return nil, errors.Join(err, group.Close())
 	}
-	c := &copies{daemon: d, heart: heart{loop: "copies"}, group: group, table: table, decoder: wire.NewDecoder()}
-	c.failed = rate.Sometimes{First: 5, Interval: lineInterval(queues(d.config.Load()))}
+	c := &copies{heart: heart{loop: "copies"}, entries: entries, group: group, decoder: wire.NewDecoder()}
 	c.note = c.noteOne
 	d.hearts = append(d.hearts, &c.heart)
 	return c, nil
@@ -85,15 +79,8 @@ func (c *copies) noteOne(m *nfq.Message) {
 	if c.decoder.Decode(m.Payload, m.Total, p) != packet.ReasonMatch {
 		return // as nobody takes note of it who gets it
 	}
-	now := c.now()
-	c.engine.Handle(now, p, d)
-	if d.Offload.Op == packet.OffloadQuery {
-		p.Kernel = c.query(c.table, &c.failed, d.Offload.Tuple)
-		c.engine.Handle(now, p, d)
-	}
-	if err := order(c.table, &d.Offload); err != nil {
-		c.failed.Do(func() { c.log.Warn("conntrack", "tuple", d.Offload.Tuple, "err", err) })
-	}
+	c.decide(c.now(), p, d)
+	c.order(&d.Offload)
 }
 
 // file is another descriptor of the group's socket, for a process that inherits it.

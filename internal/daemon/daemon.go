@@ -83,8 +83,8 @@ type daemon struct {
 	// For their counters; complete before the control socket answers anybody.
 	queues  []*nfq.Queue
 	senders []*inject.Sender
-	copies  *copies
 
+	copies *copies
 	hearts []*heart // of the loops; complete before there is a watchdog
 }
 
@@ -462,7 +462,7 @@ func (l *loops) close() (err error) {
 		err = errors.Join(err, l.copies.close())
 	}
 	for _, w := range l.workers {
-		err = errors.Join(err, w.queue.Close(), w.links.con.Close(), w.close())
+		err = errors.Join(err, w.close())
 	}
 	return err
 }

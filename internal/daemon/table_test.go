@@ -103,7 +103,7 @@ func TestTableDecides(t *testing.T) {
 	if v.Verdict == packet.Drop {
 		t.Errorf("dropped: %s", v.Reason)
 	}
-	x := &executor{daemon: d}
+	x := &executor{entries: &entries{daemon: d}}
 	x.overload(&engine.Overload{Table: "abusers", Prefix: netip.MustParsePrefix("198.51.100.0/24"), Rule: "web", Flush: rules.FlushRule})
 	d.engine.Handle(d.now(), syn, &v)
 	if v.Verdict != packet.Drop || v.Reason != packet.ReasonBlock {

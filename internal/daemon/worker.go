@@ -7,26 +7,22 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"nfqfw/internal/engine"
 	"nfqfw/internal/inject"
 	"nfqfw/internal/nfq"
-	"nfqfw/internal/offload"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/wire"
 )
 
 // executor carries decisions out. It belongs to one goroutine.
 type executor struct {
-	*daemon
+	*entries
 	heart
 	sender  *inject.Sender // of segments that conntrack is not to see
 	tracked *inject.Sender // of those it is
-	table   *offload.Table
 	refused rate.Sometimes // log lines about refusals
-	failed  rate.Sometimes // and about the kernel's table
 	put     rate.Sometimes // and about sources that are put into a table
 	flushed rate.Sometimes // and about those whose states are flushed
 }
@@ -41,14 +37,14 @@ func (d *daemon) newExecutor(loop string) (*executor, error) {
 	if err != nil {
 		return nil, errors.Join(err, sender.Close())
 	}
-	table, err := offload.Open()
+	entries, err := d.openEntries()
 	if err != nil {
 		return nil, errors.Join(err, sender.Close(), tracked.Close())
 	}
 	d.senders = append(d.senders, sender, tracked)
-	x := &executor{daemon: d, heart: heart{loop: loop}, sender: sender, tracked: tracked, table: table}
-	for _, lines := range []*rate.Sometimes{&x.refused, &x.failed, &x.put, &x.flushed} {
-		lines.First, lines.Interval = 5, lineInterval(queues(d.config.Load()))
+	x := &executor{entries: entries, heart: heart{loop: loop}, sender: sender, tracked: tracked}
+	for _, lines := range []*rate.Sometimes{&x.refused, &x.put, &x.flushed} {
+		d.limit(lines)
 	}
 	d.hearts = append(d.hearts, &x.heart)
 	return x, nil
@@ -76,14 +72,9 @@ func (x *executor) flush() {
 // with the sender's next flush.
 func (x *executor) carryOut(d *engine.Decision) {
 	x.beat()
-	if err := order(x.table, &d.Evicted); err != nil {
-		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Evicted.Tuple, "err", err) })
-	}
-	if err := order(x.table, &d.Offload); err != nil {
-		x.failed.Do(func() { x.log.Warn("conntrack", "tuple", d.Offload.Tuple, "err", err) })
-		if d.Offload.Join {
-			x.engine.Abort(x.now(), d.Offload.Tuple, d)
-		}
+	x.order(&d.Evicted)
+	if failed := x.order(&d.Offload); failed && d.Offload.Join {
+		x.engine.Abort(x.now(), d.Offload.Tuple, d)
 	}
 	if d.Overload.Table != "" {
 		x.overload(&d.Overload)
@@ -98,21 +89,6 @@ func (x *executor) carryOut(d *engine.Decision) {
 	}
 }
 
-// order carries out an order for the kernel's table.
-func order(table *offload.Table, o *packet.Offload) error {
-	switch o.Op {
-	case packet.OffloadCreate:
-		return table.Create(o)
-	case packet.OffloadDelete:
-		return table.Delete(o.Tuple)
-	case packet.OffloadMark:
-		if err := table.SetMark(o.Tuple, o.Mark); !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-	return nil
-}
-
 // worker takes the packets of one queue through to their verdicts.
 type worker struct {
 	*executor
@@ -122,7 +98,7 @@ type worker struct {
 	decision engine.Decision
 	unlogged int // drops since the last line about one
 	links    *linkWatch
-	looked   bool // for news of interfaces, in this batch
+	looked   bool // at what happened before this batch
 }
 
 func (d *daemon) newWorker(i int) (*worker, error) {
@@ -143,8 +119,11 @@ func (d *daemon) newWorker(i int) (*worker, error) {
 }
 
 func (w *worker) run(ctx context.Context) error {
-	err := w.queue.Run(ctx, w)
-	return errors.Join(err, w.queue.Close(), w.links.con.Close(), w.close())
+	return errors.Join(w.queue.Run(ctx, w), w.close())
+}
+
+func (w *worker) close() error {
+	return errors.Join(w.queue.Close(), w.links.con.Close(), w.executor.close())
 }
 
 // Handle is the way of a packet: decode, decide, carry out, answer.
@@ -158,11 +137,7 @@ func (w *worker) Handle(m *nfq.Message) {
 		return // not answered is dropped
 	}
 	d, p, now := &w.decision, &w.packet, w.now()
-	w.engine.Handle(now, p, d)
-	if d.Offload.Op == packet.OffloadQuery {
-		p.Kernel = w.query(w.table, &w.failed, d.Offload.Tuple)
-		w.engine.Handle(now, p, d)
-	}
+	w.decide(now, p, d)
 	w.remember(now, p.Tuple, &d.Refusal)
 	w.carryOut(d)
 	m.Answer(d.Verdict, d.Mark)
@@ -220,17 +195,6 @@ func clampMSS(p *packet.Packet, mtu int) {
 	if room > 0 && int(p.Options.MSS) > room {
 		p.Options.MSS = uint16(room)
 	}
-}
-
-// query asks the kernel for its entry. If it does not answer, there is taken to
-// be one, and the packet to be outside its window.
-func (d *daemon) query(table *offload.Table, failed *rate.Sometimes, t packet.Tuple) packet.Kernel {
-	k, _, err := table.Query(t)
-	if err != nil {
-		failed.Do(func() { d.log.Warn("conntrack", "tuple", t, "err", err) })
-		return packet.KernelPresent
-	}
-	return k
 }
 
 // logDrop tells of refusals, and with --debug of every dropped packet; the
