@@ -73,9 +73,7 @@ func (e *Engine) CatchUp(now, since time.Duration, a *Adoption) {
 		return
 	}
 	s.Src.State, s.Dst.State = src, dst
-	if dst > conntrack.Established && e.ruleOf(s).CountsServer() {
-		s.Release()
-	}
+	e.ruleOf(s).release(s)
 	s.Refresh(now - a.Idle)
 }
 
@@ -104,9 +102,7 @@ func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Sourc
 	} else {
 		s.Resume(true, true)
 	}
-	if s.Dst.State > conntrack.Established && x.CountsServer() {
-		s.Release()
-	}
+	x.release(s)
 	if a.Doubtful {
 		s.Handshake.Asking, s.Handshake.Due = true, now
 		s.Handshake.Probe = e.probeNumber(s, seqnum.Value(now))

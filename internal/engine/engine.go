@@ -133,8 +133,9 @@ type visit struct {
 	kept     bool                 // one of them was kept, and the kernel may have an entry of it
 }
 
-// Handle decides about a packet, or takes note of one that has passed. If the decision orders a query, the caller
-// puts the answer into p.Kernel and calls again: nothing has happened yet.
+// Handle decides about a packet, or takes note of one that has passed. If the decision
+// orders a query, the caller puts the answer into p.Kernel and calls again: nothing has
+// happened yet.
 func (e *Engine) Handle(now time.Duration, p *packet.Packet, d *Decision) {
 	*d = Decision{}
 	v := visit{Engine: e, now: now, p: p, d: d}
@@ -289,6 +290,19 @@ func (e *Engine) standsFor(s *conntrack.State) bool {
 // deleteEntry is the order to remove the kernel's entry of a connection.
 func deleteEntry(t packet.Tuple) packet.Offload {
 	return packet.Offload{Op: packet.OffloadDelete, Tuple: t}
+}
+
+// queryEntry is the order to look at the kernel's entry of a connection.
+func queryEntry(t packet.Tuple) packet.Offload {
+	return packet.Offload{Op: packet.OffloadQuery, Tuple: t}
+}
+
+// release gives back the slot of a connection whose server has closed it, or that was
+// reset, if the rule counts what servers hold.
+func (x *entry) release(s *conntrack.State) {
+	if s.Dst.State > conntrack.Established && x.CountsServer() {
+		s.Release()
+	}
 }
 
 // remove takes the packet's state out of the table, and the kernel's entry with

@@ -35,7 +35,7 @@ func (v *visit) open() {
 	case v.p.IsSYNACK() && v.p.Kernel == packet.KernelNotAsked && v.d.Offload.Op == packet.OffloadNone:
 		// To a client that no rule is about, as this machine itself, a server's answer
 		// looks like what comes in for a rule without ports. The kernel knows the SYN.
-		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: v.p.Tuple}
+		v.d.Offload = queryEntry(v.p.Tuple)
 	case v.p.IsSYNACK() && v.p.Kernel.Present():
 		v.d.pass(packet.MarkSeen)
 	case v.openCookie():

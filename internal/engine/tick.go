@@ -78,7 +78,7 @@ func (e *Engine) sweep(sh *conntrack.Shard, s *conntrack.State, now time.Duratio
 	case s.ShakingHands():
 		e.abandon(sh, s)
 	case s.Offloaded && !s.Closed():
-		e.decide().Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: s.Tuple}
+		e.decide().Offload = queryEntry(s.Tuple)
 	default:
 		e.expire(sh, s)
 	}

@@ -36,7 +36,7 @@ func (v *visit) track() {
 	case v.hearsServer():
 		v.translateNoMore()
 	case v.closes() && v.p.Kernel == packet.KernelNotAsked:
-		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: v.state.Tuple}
+		v.d.Offload = queryEntry(v.state.Tuple)
 	case v.closes() && !v.kernelObeys():
 		v.guessed()
 	case v.state.Establishes(v.dir, v.p):
@@ -58,7 +58,7 @@ func (v *visit) observe() {
 	case s.Forged(v.dir, v.p):
 		v.unmark()
 	case v.closes() && v.p.Kernel == packet.KernelNotAsked:
-		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: s.Tuple}
+		v.d.Offload = queryEntry(s.Tuple)
 	case v.closes() && !v.kernelObeys():
 		v.unmark()
 	default:
@@ -90,9 +90,7 @@ func (v *visit) advance() {
 		v.learn()
 	}
 	v.state.Track(v.dir, v.p, v.now)
-	if v.state.Dst.State > conntrack.Established && v.stateRule().CountsServer() {
-		v.state.Release()
-	}
+	v.stateRule().release(v.state)
 	v.d.pass(v.mark())
 }
 
@@ -311,7 +309,7 @@ func (v *visit) restore() {
 	s, p := v.state, v.p
 	switch {
 	case p.Kernel == packet.KernelNotAsked:
-		v.d.Offload = packet.Offload{Op: packet.OffloadQuery, Tuple: s.Tuple}
+		v.d.Offload = queryEntry(s.Tuple)
 	case v.opensAgain():
 		v.putBack()
 	case p.Kernel != packet.KernelAbsent:
