@@ -160,10 +160,10 @@ const established = " -m conntrack --ctstate ESTABLISHED"
 // copied, for it wants no verdict. A FIN in a server's name that comes in where clients do,
 // or comes in in this machine's own name, is queued: it may be forged.
 func (w *writer) copy(builtin string) {
-	closes := fmt.Sprintf(" -p tcp --tcp-flags FIN,RST FIN -m connmark --mark %#x/%#x", uint32(packet.MarkClear), uint32(packet.MarkCopied))
+	closes := " -p tcp --tcp-flags FIN,RST FIN" + connmark(packet.MarkClear, packet.MarkCopied)
 	if builtin == "PREROUTING" {
 		for _, match := range append(w.clientIfaces(), " -m addrtype --src-type LOCAL") {
-			w.line("-A %s%s%s -m conntrack --ctstate ESTABLISHED --ctdir REPLY -g %s", prefix+builtin, closes, match, steps)
+			w.line("-A %s%s%s%s --ctdir REPLY -g %s", prefix+builtin, closes, match, established, steps)
 		}
 	}
 	w.line("-A %s%s%s -g %s", prefix+builtin, closes, established, copied)
@@ -187,9 +187,14 @@ func (w *writer) clientIfaces() (list []string) {
 // closing writes the chain that marks a connection as closing, and as closed by its
 // server if the FIN is the server's.
 func (w *writer) closing() {
-	admitted := " -m conntrack --ctstate ESTABLISHED --ctdir %s" + connIsNot(0) + connIsNot(packet.MarkOpening)
-	w.line("-A %s%s -j CONNMARK --set-xmark %#x/%#x", Closing, fmt.Sprintf(admitted, "ORIGINAL"), uint32(packet.MarkTrack), uint32(packet.MarkSteer))
-	w.line("-A %s%s -j CONNMARK --set-xmark %#x/%#x", Closing, fmt.Sprintf(admitted, "REPLY"), uint32(packet.MarkTrack|packet.MarkServerClosed), mask)
+	w.remember(Closing, established+" --ctdir %s"+connIsNot(0)+connIsNot(packet.MarkOpening), packet.MarkTrack)
+}
+
+// remember marks the connection of a FIN with m, and as closed by its server if the FIN is
+// the server's. The match has a place for the direction.
+func (w *writer) remember(chain, match string, m packet.Mark) {
+	w.line("-A %s%s -j %s", chain, fmt.Sprintf(match, "ORIGINAL"), setConnmark(m, packet.MarkSteer))
+	w.line("-A %s%s -j %s", chain, fmt.Sprintf(match, "REPLY"), setConnmark(m|packet.MarkServerClosed, packet.MarkMask))
 }
 
 // translate writes the chain whose rules are never asked. The kernel tracks, and
@@ -265,12 +270,8 @@ func (w *writer) steps() {
 // packet after it, which is most likely the answer. If it is not, the other side's FIN
 // acknowledges this one.
 func (w *writer) copies() {
-	set := func(m, bits packet.Mark) string {
-		return fmt.Sprintf("-j CONNMARK --set-xmark %#x/%#x", uint32(m), uint32(bits))
-	}
-	w.line("-A %s%s %s", copied, payload, set(packet.MarkClear, packet.MarkSteer))
-	w.line("-A %s%s -m conntrack --ctdir ORIGINAL %s", copied, fin, set(packet.MarkClosing, packet.MarkSteer))
-	w.line("-A %s%s -m conntrack --ctdir REPLY %s", copied, fin, set(packet.MarkClosing|packet.MarkServerClosed, packet.MarkMask))
+	w.line("-A %s%s -j %s", copied, payload, setConnmark(packet.MarkClear, packet.MarkSteer))
+	w.remember(copied, fin+" -m conntrack --ctdir %s", packet.MarkClosing)
 	w.line("-A %s -j NFLOG --nflog-group %d", copied, w.config.FirstQueue)
 }
 
@@ -307,13 +308,17 @@ func (w *writer) queue(bypass bool) string {
 // mask as a number that prints in hexadecimal.
 const mask = uint32(packet.MarkMask)
 
-func is(m packet.Mark) string     { return fmt.Sprintf(" -m mark --mark %#x/%#x", uint32(m), mask) }
-func isNot(m packet.Mark) string  { return fmt.Sprintf(" -m mark ! --mark %#x/%#x", uint32(m), mask) }
-func connIs(m packet.Mark) string { return fmt.Sprintf(" -m connmark --mark %#x/%#x", uint32(m), mask) }
-func steers(m packet.Mark) string {
-	return fmt.Sprintf(" -m connmark --mark %#x/%#x", uint32(m), uint32(packet.MarkSteer))
+func is(m packet.Mark) string    { return fmt.Sprintf(" -m mark --mark %#x/%#x", uint32(m), mask) }
+func isNot(m packet.Mark) string { return fmt.Sprintf(" -m mark ! --mark %#x/%#x", uint32(m), mask) }
+func connmark(m, bits packet.Mark) string {
+	return fmt.Sprintf(" -m connmark --mark %#x/%#x", uint32(m), uint32(bits))
 }
+func connIs(m packet.Mark) string { return connmark(m, packet.MarkMask) }
+func steers(m packet.Mark) string { return connmark(m, packet.MarkSteer) }
 func connIsNot(m packet.Mark) string {
 	return fmt.Sprintf(" -m connmark ! --mark %#x/%#x", uint32(m), mask)
+}
+func setConnmark(m, bits packet.Mark) string {
+	return fmt.Sprintf("CONNMARK --set-xmark %#x/%#x", uint32(m), uint32(bits))
 }
 func setMark(m packet.Mark) string { return fmt.Sprintf("MARK --set-xmark %#x/%#x", uint32(m), mask) }
