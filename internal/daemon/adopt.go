@@ -187,7 +187,7 @@ func adoption(t packet.Tuple, e *offload.Entry, closed bool) (a engine.Adoption,
 		dst = conntrack.Established
 	}
 	return engine.Adoption{
-		Tuple: t, Src: p[serverClosed].src, Dst: dst, Doubtful: serverClosed == 0 && doubtful(e),
+		Tuple: t, Src: p[serverClosed].src, Dst: dst, Doubtful: dst == conntrack.Established && doubtful(e),
 		Opening: opening,
 		Proxied: e.SeqDiff != 0, SeqDiff: e.SeqDiff, ServerISN: e.ServerISN, TSDiff: e.TSDiff,
 		SrcWScale: e.SrcWScale, DstWScale: e.DstWScale, HasWScale: e.HasWScale, SACKPermitted: e.SACKPermitted,
@@ -195,8 +195,8 @@ func adoption(t packet.Tuple, e *offload.Entry, closed bool) (a engine.Adoption,
 	}, true
 }
 
-// doubtful says whether the server may have let go of a connection that it has not closed,
-// as far as the mark tells: it was sent a RST, or the kernel has seen two FINs, or the
+// doubtful says whether the server may have let go of a connection that it has not closed
+// as far as is known: it was sent a RST, or the kernel has seen two FINs, or the
 // daemon before was about to end the connection, or to ask.
 func doubtful(e *offload.Entry) bool {
 	asked := e.State == offload.Established && e.Mark&packet.MarkSteer == packet.MarkTrack
