@@ -127,14 +127,8 @@ func (g *guarded) stopped(do func()) {
 func (g *guarded) copyMany(p pair, n int) {
 	g.t.Helper()
 	wire := openWire(g.t, g.lab, g.family)
-	seq, ack, err := numbers(p.client)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	fin := rawPacket{
-		src: addrPortOf(p.client.LocalAddr()), dst: addrPortOf(p.client.RemoteAddr()),
-		seq: seq + old, ack: ack, flags: flagFIN | flagACK,
-	}
+	fin := g.nextFIN(p)
+	fin.seq += old
 	for range n {
 		if err := wire.send(fin.octets()); err != nil {
 			g.t.Fatal(err)

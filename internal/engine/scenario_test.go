@@ -226,14 +226,7 @@ func (s *scenario) must(line string, err error) {
 func (s *scenario) packet(line string, words []string) {
 	p, err := s.parse(words)
 	s.must(line, err)
-	var d Decision
-	s.engine.Handle(s.now, p, &d)
-	if d.Offload.Op == packet.OffloadQuery {
-		fmt.Fprintln(&s.out, "  query")
-		p.Kernel = s.kernel
-		s.engine.Handle(s.now, p, &d)
-	}
-	s.print(&d)
+	d := s.handle(p)
 	mark := markName(d.Mark)
 	reason := ""
 	if d.Verdict == packet.Drop {
@@ -250,12 +243,8 @@ func (s *scenario) packet(line string, words []string) {
 	fmt.Fprintf(&s.out, "  %v%s%s\n", d.Verdict, mark, reason)
 }
 
-// copied is a packet that wants no verdict.
-func (s *scenario) copied(line string, words []string) {
-	p, err := s.parse(words)
-	s.must(line, err)
-	p.Conn, p.Copied = packet.ConnEstablished, true
-	var d Decision
+// handle shows what the engine does about a packet, but for the verdict.
+func (s *scenario) handle(p *packet.Packet) (d Decision) {
 	s.engine.Handle(s.now, p, &d)
 	if d.Offload.Op == packet.OffloadQuery {
 		fmt.Fprintln(&s.out, "  query")
@@ -263,6 +252,15 @@ func (s *scenario) copied(line string, words []string) {
 		s.engine.Handle(s.now, p, &d)
 	}
 	s.print(&d)
+	return d
+}
+
+// copied is a packet that wants no verdict.
+func (s *scenario) copied(line string, words []string) {
+	p, err := s.parse(words)
+	s.must(line, err)
+	p.Conn, p.Copied = packet.ConnEstablished, true
+	s.handle(p)
 }
 
 func (s *scenario) missed(line string, words []string) {
