@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"nfqfw/internal/control"
 )
 
 // tableConfig has a table of sources that are blocked, beside a web server. %s are
@@ -93,15 +96,31 @@ func (g *guarded) sets() string {
 	return strings.Join(strings.Fields(string(out)), " ")
 }
 
-// traffic is what the firewall has seen: packets queued, and those it counted.
+// traffic is what the firewall has seen: packets queued, and those it counted. It waits
+// for what others' connections still have to say: a server is asked what it has made
+// of a RST, and answers up to seconds later.
 func (g *guarded) traffic() string {
 	g.t.Helper()
+	var list []control.State
+	err := Poll(g.ctx, func() bool {
+		list = must[[]control.State](g.t, "states")(g.fw.States(g.ctx))
+		return !slices.ContainsFunc(list, unsettled)
+	})
+	if err != nil {
+		g.t.Fatalf("there is more to come: %s", summary(list))
+	}
 	queued := must[uint64](g.t, "queued")(g.lab.Gateway.Queued())
 	info, err := g.fw.Info(g.ctx)
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	return fmt.Sprint(queued, info.Counters)
+}
+
+// unsettled says whether packets are under way for a state whose ends have nothing to
+// send.
+func unsettled(s control.State) bool {
+	return !slices.Contains([]string{"ESTABLISHED:ESTABLISHED", "FIN_WAIT_2:FIN_WAIT_2", "TIME_WAIT:TIME_WAIT"}, s.State)
 }
 
 func needIPSet(t *testing.T) {
