@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -56,12 +57,12 @@ func (w *linkWatch) news() bool {
 func (w *linkWatch) drainFrom(fd uintptr) bool {
 	var start [1]byte // of a message; what is in it will be asked for
 	for {
-		_, err := unix.Read(int(fd), start[:])
-		if errors.Is(err, unix.EAGAIN) {
+		_, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&start)), 1)
+		if errno == unix.EAGAIN {
 			return true
 		}
 		w.heard = true
-		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+		if errno != 0 && errno != unix.ENOBUFS && errno != unix.EINTR {
 			return true
 		}
 	}

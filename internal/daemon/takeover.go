@@ -96,7 +96,7 @@ func (d *daemon) release(c io.Writer) {
 	d.handedOver.Store(true)
 	d.server.Release()
 	for _, q := range d.queues {
-		if err := q.Release(); err != nil {
+		if err := q.Close(); err != nil {
 			d.log.Warn("a queue that was handed over", "err", err)
 		}
 	}

@@ -3,7 +3,6 @@ package nfq
 import (
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,27 +11,37 @@ import (
 // process has stopped. The packets that come meanwhile wait.
 
 // Inherit goes on with a queue that another process has opened by Open, and paused. It
-// keeps the descriptor, and leaves the queue as it is configured.
+// closes the file, and leaves the queue as it is configured.
 func Inherit(c Config, socket *os.File) (*Queue, error) {
-	q := newQueue(c, socket)
-	raw, err := socket.SyscallConn()
+	defer socket.Close()
+	fd, err := inherit(socket)
 	if err != nil {
 		return nil, fmt.Errorf("nfq: inherit queue %d: %w", c.Number, err)
 	}
-	q.raw = raw
+	q, err := newQueue(c, fd)
+	if err != nil {
+		return nil, fmt.Errorf("nfq: inherit queue %d: %w", c.Number, err)
+	}
 	return q, nil
 }
 
-// File is another descriptor of the queue's socket, for a process that inherits it.
-func (q *Queue) File() (*os.File, error) {
-	fd := -1
-	var failed error
-	err := q.raw.Control(func(own uintptr) { fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
-	if err == nil {
-		err = failed
-	}
+// inherit makes a descriptor that the runtime's poller does not know.
+func inherit(socket *os.File) (fd int, err error) {
+	raw, err := socket.SyscallConn()
 	if err != nil {
-		return nil, fmt.Errorf("nfq: queue %d: %w", q.config.Number, err)
+		return -1, err
+	}
+	return duplicate(raw)
+}
+
+// File is another descriptor of the queue's socket, for a process that inherits it. It
+// is to be closed before the queue goes on: the runtime's poller may know it.
+func (q *Queue) File() (*os.File, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	fd, err := unix.FcntlInt(uintptr(q.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("nfq: queue %d: %w", q.config.Number, os.NewSyscallError("fcntl", err))
 	}
 	return os.NewFile(uintptr(fd), fmt.Sprint("queue ", q.config.Number)), nil
 }
@@ -46,7 +55,7 @@ func (q *Queue) Pause() (resume func()) {
 	p := &pause{reached: make(chan struct{}), over: make(chan struct{})}
 	r := q.run.Load()
 	r.pause.Store(p)
-	_ = q.conn.SetReadDeadline(past)
+	q.wake()
 	select {
 	case <-p.reached:
 	case <-r.done:
@@ -57,31 +66,15 @@ func (q *Queue) Pause() (resume func()) {
 	}
 }
 
-// rest waits while the queue is paused, and says whether it was.
-func (r *reader) rest(con conn) bool {
+// rest waits while the queue is paused.
+func (r *reader) rest() {
 	p := r.pause.Load()
 	if p == nil {
-		return false
+		return
 	}
 	close(p.reached)
 	select {
 	case <-p.over:
 	case <-r.ctx.Done():
-		return true
 	}
-	if err := con.SetReadDeadline(time.Time{}); err != nil {
-		r.err = err
-	}
-	if r.ctx.Err() != nil {
-		_ = con.SetReadDeadline(past) // it has ended while the deadline was set
-	}
-	return true
-}
-
-// Release closes our descriptor of a queue that is paused, and that another process has
-// inherited: it stays bound.
-func (q *Queue) Release() error {
-	// First of all, for the library would unbind it when its loop ends.
-	_ = q.conn.Close()
-	return q.Close()
 }

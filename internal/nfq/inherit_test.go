@@ -23,7 +23,7 @@ func handOver(t *testing.T, q *Queue) (next *Queue, ended chan error) {
 	}
 	ended = make(chan error, 1)
 	go func() { ended <- next.Run(context.Background(), judge{handle: pass}) }()
-	if err := q.Release(); err != nil {
+	if err := q.Close(); err != nil {
 		t.Error(err)
 	}
 	return next, ended

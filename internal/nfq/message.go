@@ -207,6 +207,16 @@ func appendCopyPacket(b []byte, queue uint16, copyRange uint32) []byte {
 	return b
 }
 
+// appendNothing adds a message that asks the kernel for its acknowledgment, and for
+// nothing else.
+func appendNothing(b []byte) []byte {
+	start := len(b)
+	b = appendHeader(b, unix.NLMSG_NOOP, 0)
+	binary.NativeEndian.PutUint16(b[start+6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
+	return b
+}
+
 // appendLogConfig adds the message that binds a group of NFLOG and has the kernel send
 // us, and not collect, up to copyRange octets of each packet. It asks for an answer.
 func appendLogConfig(b []byte, group uint16, copyRange uint32) []byte {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -23,7 +21,7 @@ type reader struct {
 	queue   *Queue
 	handler Handler
 	ctx     context.Context
-	done    chan struct{} // closed when the loop has ended and err is final
+	done    chan struct{} // closed when Run is about to return
 	err     error
 
 	pause atomic.Pointer[pause]
@@ -54,68 +52,39 @@ func newReader(ctx context.Context, q *Queue, h Handler) *reader {
 // a bridge.
 const attributesLen = 512
 
-// loop runs in the library's goroutine until the context is done or the socket
-// fails. It is not locked to a thread: to wake one costs some 20 µs more.
-func (r *reader) loop() {
-	defer close(r.done)
-	con := r.queue.conn
-	if r.err = con.SetReadDeadline(time.Time{}); r.err != nil {
+// loop runs until the context is done or the socket fails.
+func (r *reader) loop(fd int) {
+	if r.err = r.letIn(fd); r.err != nil {
 		return
 	}
-	// Only now: an earlier one would have been undone by the line above, and
-	// AfterFunc starts at once if the context is done already.
-	defer context.AfterFunc(r.ctx, func() { _ = con.SetReadDeadline(past) })()
-	drain := r.drain
-	if err := r.queue.raw.Control(r.letIn); r.err == nil {
-		r.err = err
-	}
-	if r.err == nil {
-		close(r.queue.letIn)
-	}
+	close(r.queue.letIn)
 	for r.err == nil && r.ctx.Err() == nil {
-		if r.rest(con) {
-			continue
-		}
-		err := r.queue.raw.Read(drain)
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			r.err = err
-		}
-	}
-	if r.ctx.Err() != nil || r.queue.closed.Err() != nil {
-		r.err = nil // Close closes the socket under us
+		r.rest()
+		r.read(fd)
 	}
 }
 
 // letIn has the kernel send packets from now on.
-func (r *reader) letIn(fd uintptr) {
+func (r *reader) letIn(fd int) error {
 	b := appendCopyPacket(r.answers[:0], r.queue.config.Number, r.queue.config.CopyRange)
-	if err := send(int(fd), b); err != nil {
-		r.err = fmt.Errorf("ask for packets: %w", err)
+	if _, err := unix.Write(fd, b); err != nil {
+		return fmt.Errorf("ask for packets: %w", err)
 	}
+	return nil
 }
 
-// drain reads and answers until the socket is empty: then it returns false, for
-// the runtime to wait. It returns true when the loop is to look up.
-func (r *reader) drain(fd uintptr) bool {
-	for r.ctx.Err() == nil && r.pause.Load() == nil {
-		n, err := r.in.receive(int(fd))
-		switch err {
-		case 0:
-			r.answer(int(fd), n)
-			if r.err != nil {
-				return true
-			}
-		case unix.EAGAIN:
-			return false
-		case unix.EINTR:
-		case unix.ENOBUFS:
-			r.queue.overruns.Add(1)
-		default:
-			r.err = fmt.Errorf("receive: %w", err)
-			return true
-		}
+// read waits for packets, if none are there, and answers them.
+func (r *reader) read(fd int) {
+	n, err := r.in.wait(fd)
+	switch err {
+	case 0:
+		r.answer(fd, n)
+	case unix.EINTR:
+	case unix.ENOBUFS:
+		r.queue.overruns.Add(1)
+	default:
+		r.err = fmt.Errorf("receive: %w", err)
 	}
-	return true
 }
 
 // answer judges the packets of n datagrams and sends the verdicts.

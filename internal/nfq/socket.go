@@ -37,10 +37,18 @@ func newReceiver(n, size int) *receiver {
 	return r
 }
 
-// receive reads what there is without waiting, and says how many datagrams.
+// receive reads what there is without waiting, and says how many datagrams. The runtime
+// is not told of the call, as it is short.
 func (r *receiver) receive(fd int) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[0])),
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[0])),
 		uintptr(len(r.headers)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+// wait is receive, but waits until there is a datagram.
+func (r *receiver) wait(fd int) (int, unix.Errno) {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[0])),
+		uintptr(len(r.headers)), unix.MSG_WAITFORONE, 0, 0)
 	return int(n), errno
 }
 
@@ -52,15 +60,22 @@ func (r *receiver) datagram(i int) []byte {
 
 // send gives messages to the kernel, which handles them before it returns. It
 // tries again for some milliseconds when memory is short, since a verdict that
-// is lost leaves its packet in the queue.
+// is lost leaves its packet in the queue. The runtime is not told of the call: it
+// would take the processor away from a thread that lets packets go their way, which
+// takes tens of microseconds, and give it back.
 func send(fd int, b []byte) error {
 	const tries = 5
-	var err error
+	var errno unix.Errno
 	for wait := time.Millisecond; wait < 1<<tries*time.Millisecond; wait *= 2 {
-		if _, err = unix.Write(fd, b); err != unix.EAGAIN && err != unix.ENOBUFS && err != unix.EINTR {
-			return err
+		_, _, errno = unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EAGAIN, unix.ENOBUFS, unix.EINTR:
+			time.Sleep(wait)
+		default:
+			return errno
 		}
-		time.Sleep(wait)
 	}
-	return err
+	return errno
 }
