@@ -66,15 +66,14 @@ func (q *Queue) Pause() (resume func()) {
 	}
 }
 
-// rest waits while the queue is paused.
-func (r *reader) rest() {
-	p := r.pause.Load()
-	if p == nil {
-		return
+// goesOn waits while the queue is paused, and says whether it is read after that.
+func (r *reader) goesOn() bool {
+	if p := r.pause.Load(); p != nil {
+		close(p.reached)
+		select {
+		case <-p.over:
+		case <-r.ctx.Done():
+		}
 	}
-	close(p.reached)
-	select {
-	case <-p.over:
-	case <-r.ctx.Done():
-	}
+	return r.ctx.Err() == nil
 }

@@ -12,6 +12,7 @@ import (
 func handOver(t *testing.T, q *Queue) (next *Queue, ended chan error) {
 	t.Helper()
 	q.Pause()
+	read := q.Counters().Packets
 	f, err := q.File()
 	if err != nil {
 		t.Fatal(err)
@@ -25,6 +26,9 @@ func handOver(t *testing.T, q *Queue) (next *Queue, ended chan error) {
 	go func() { ended <- next.Run(context.Background(), judge{handle: pass}) }()
 	if err := q.Close(); err != nil {
 		t.Error(err)
+	}
+	if n := q.Counters().Packets - read; n != 0 {
+		t.Errorf("%d packets were read after the queue was handed over", n)
 	}
 	return next, ended
 }

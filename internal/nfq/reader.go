@@ -58,8 +58,7 @@ func (r *reader) loop(fd int) {
 		return
 	}
 	close(r.queue.letIn)
-	for r.err == nil && r.ctx.Err() == nil {
-		r.rest()
+	for r.err == nil && r.goesOn() {
 		r.read(fd)
 	}
 }
