@@ -105,12 +105,13 @@ func (w *writer) jump(table, builtin string) {
 	to := func(match, chain string) { w.line("-I %s 1 -p tcp%s -j %s", builtin, match, chain) }
 	switch {
 	case table == "raw":
-		to(" --tcp-flags SYN,RST SYN", prefix+builtin)
+		to(" --tcp-flags SYN,RST SYN"+isNot(packet.MarkOwn), prefix+builtin)
 		to(is(packet.MarkOwn), notrack)
 	case builtin == "PREROUTING" || builtin == "OUTPUT":
-		to("", prefix+builtin)
+		to(is(0), prefix+builtin) // neither ours nor judged in the raw table already
 	default:
-		to(isNot(0), prefix+builtin) // the engine has said something
+		// The engine has said something, of a packet that is not ours.
+		to(fmt.Sprintf(" -m mark ! --mark 0x0/%#x", mask&^uint32(packet.MarkOwn)), prefix+builtin)
 	}
 }
 
@@ -118,7 +119,6 @@ func (w *writer) jump(table, builtin string) {
 // makes no entries.
 func (w *writer) raw() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
-		w.line("-A %s%s -j RETURN", prefix+b, is(packet.MarkOwn))
 		w.notLoopback(b)
 		w.drop(b, " --tcp-flags FIN,SYN,RST,ACK SYN")
 		w.inScope(b, " -p tcp", "-j "+w.queue(w.config.Open))
@@ -132,8 +132,6 @@ func (w *writer) mangle() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
 		// Payload of admitted connections goes no further.
 		w.line("-A %s%s%s -j RETURN", prefix+b, payload, steers(packet.MarkClear))
-		// Ours, or judged in the raw table already.
-		w.line("-A %s%s -j RETURN", prefix+b, isNot(0))
 		w.notLoopback(b)
 		w.copy(b)
 		// What belongs to an open connection goes on.
@@ -246,7 +244,11 @@ const payload = " -p tcp --tcp-flags FIN,SYN,RST NONE"
 // match of the connmark, negated or not, is true of those.
 func (w *writer) steps() {
 	add := func(format string, args ...any) { w.line("-A "+steps+format, args...) }
+	bypass := w.queue(true)
 	const closing = " -p tcp ! --tcp-flags FIN,RST NONE"
+
+	// The ACK of a handshake that is watched: every connection has one.
+	add("%s%s%s -j %s", payload, connIs(packet.MarkTrack), established, bypass)
 
 	// Payload of connections begun before the hooks, or while nobody listened, goes on. A
 	// SYN comes here only while the raw table's hooks are not in.
@@ -259,7 +261,6 @@ func (w *writer) steps() {
 
 	// Admitted connections can close while nobody listens, and the kernel remembers
 	// who has; the rest obeys the configuration.
-	bypass := w.queue(true)
 	add("%s -j %s", fin, Closing)
 	add("%s%s%s -j %s", closing, established, connIsNot(packet.MarkOpening), bypass)
 	add("%s -j %s", steers(packet.MarkTrack), bypass)
@@ -277,14 +278,12 @@ func (w *writer) copies() {
 
 // saveMark writes the chain that saves what the engine said about the
 // connection, and leaves the packet without a mark of ours. The mark of our own
-// segments stays: one to a server on this machine comes in again over lo.
+// segments stays, which do not come here: one to a server on this machine comes in again
+// over lo.
 func (w *writer) saveMark(chain string) {
-	w.line("-A %s%s -j RETURN", chain, is(packet.MarkOwn))
-	for _, m := range []packet.Mark{
-		packet.MarkTrack, packet.MarkOpening, packet.MarkClear,
-		packet.MarkTrack | packet.MarkServerClosed, packet.MarkClear | packet.MarkServerClosed,
-	} {
-		w.line("-A %s%s -j CONNMARK --save-mark --nfmask %#x --ctmask %#x", chain, is(m), mask, mask)
+	for _, m := range []packet.Mark{packet.MarkTrack, packet.MarkClear} {
+		w.line("-A %s -m mark --mark %#x/%#x -j CONNMARK --save-mark --nfmask %#x --ctmask %#x",
+			chain, uint32(m), uint32(packet.MarkSaved), mask, mask)
 	}
 	w.line("-A %s -j %s", chain, setMark(0))
 }

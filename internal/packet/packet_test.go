@@ -190,6 +190,19 @@ func TestMarksDiffer(t *testing.T) {
 	}
 }
 
+// What the hooks save to the connmark is told from all else by two bits.
+func TestMarksSaved(t *testing.T) {
+	saved := map[Mark]bool{
+		MarkTrack: true, MarkOpening: true, MarkClear: true, MarkTrack | MarkServerClosed: true, MarkClear | MarkServerClosed: true,
+		0: false, MarkOwn: false, MarkSeen: false, MarkTracked: false, MarkConnNew: false, MarkConnInvalid: false, MarkConnOpening: false,
+	}
+	for m, want := range saved {
+		if bits := m & MarkSaved; (bits == MarkTrack || bits == MarkClear) != want {
+			t.Errorf("mark %#x: saved %v, want %v", uint32(m), !want, want)
+		}
+	}
+}
+
 // Counters are listed by these names.
 func TestReasonNames(t *testing.T) {
 	seen := make(map[string]Reason)

@@ -27,7 +27,7 @@ const MarkMask Mark = 0xf0000000
 
 // Marks that a verdict sets, but for MarkClosing. A later hook saves MarkTrack,
 // MarkOpening and MarkClear to the connmark, and MarkServerClosed with them: so the kernel
-// remembers for the next daemon which side has closed.
+// remembers for the next daemon which side has closed. It knows them by MarkSaved.
 const (
 	MarkOwn     Mark = 0x10000000 // a segment we injected: never queued, not tracked
 	MarkTrack   Mark = 0x20000000 // queue what follows in this connection
@@ -42,6 +42,10 @@ const (
 	MarkServerClosed Mark = 0x80000000
 )
 
+// MarkSaved covers two bits, of which each mark that is saved has one, and no other mark
+// has just one.
+const MarkSaved = MarkTrack | MarkClear
+
 // MarkSteer covers the bits that tell MarkTrack, MarkOpening, MarkClear and MarkClosing
 // apart, with MarkServerClosed or without.
 const MarkSteer = MarkMask &^ MarkServerClosed
@@ -54,7 +58,7 @@ const MarkCopied = MarkSteer &^ (MarkClear ^ MarkClosing)
 const (
 	MarkConnNew     Mark = 0x80000000
 	MarkConnInvalid Mark = 0x90000000
-	MarkConnOpening Mark = 0xb0000000
+	MarkConnOpening Mark = 0xe0000000
 )
 
 // ConnOf reads what the hooks said of a packet; raw tells that it came from
