@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/mmsg"
 )
 
 // FloodKind is what a flood consists of.
@@ -69,12 +71,6 @@ func (l *Lab) Flood(ctx context.Context, opts FloodOptions) (FloodResult, error)
 	return FloodResult{f.sent, time.Since(start)}, err
 }
 
-// mmsghdr is struct mmsghdr of sendmmsg(2), which x/sys/unix does not wrap.
-type mmsghdr struct {
-	header unix.Msghdr
-	_      uint32 // octets sent
-}
-
 // flooder has a packet of each source ready, and gives them another port on each lap.
 type flooder struct {
 	opts    FloodOptions
@@ -85,7 +81,7 @@ type flooder struct {
 	next    int
 	sent    int
 	skipped int // packets that a paced flood had no time for
-	headers [floodBatch]mmsghdr
+	headers [floodBatch]mmsg.Header
 	vectors [floodBatch]unix.Iovec
 }
 
@@ -98,7 +94,7 @@ func newFlooder(wire *rawWire, opts FloodOptions) *flooder {
 		Family: unix.AF_PACKET, Protocol: wire.to.Protocol, Ifindex: int32(wire.to.Ifindex), Halen: wire.to.Halen, Addr: wire.to.Addr,
 	}
 	for i := range f.headers {
-		h := &f.headers[i].header
+		h := &f.headers[i].Msghdr
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&f.to)), unix.SizeofSockaddrLinklayer
 		h.Iov = &f.vectors[i]
 		h.SetIovlen(1)
@@ -162,10 +158,10 @@ func (f *flooder) send(n int) error {
 		f.vectors[i].SetLen(len(p))
 		f.advance(p[f.tcp:])
 	}
-	sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(f.fd), uintptr(unsafe.Pointer(&f.headers[0])), uintptr(n), 0, 0, 0)
+	sent, errno := mmsg.SendAll(f.fd, f.headers[:n])
 	switch errno {
 	case 0:
-		f.sent += int(sent)
+		f.sent += sent
 	case unix.ENOBUFS, unix.EINTR, unix.EAGAIN: // the link is full for a moment
 	default:
 		return fmt.Errorf("flood: send: %w", errno)

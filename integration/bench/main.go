@@ -126,8 +126,11 @@ func (o options) complete(only, some []string) (options, error) {
 	}
 	o.peers = some
 	o.scenarios = slices.DeleteFunc(slices.Clone(scenarios), func(sc scenario) bool {
-		return len(only) > 0 && !slices.Contains(only, sc.key)
+		return len(only) > 0 && !slices.Contains(only, sc.key) || !slices.ContainsFunc(sc.peers, o.asked)
 	})
+	if len(o.scenarios) == 0 {
+		return o, fmt.Errorf("-peers %s: none of them has a part in -only %s", strings.Join(some, ","), strings.Join(only, ","))
+	}
 	return o, nil
 }
 

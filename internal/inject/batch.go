@@ -6,15 +6,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/mmsg"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/wire"
 )
-
-// mmsghdr is struct mmsghdr of sendmmsg(2), which x/sys/unix does not wrap.
-type mmsghdr struct {
-	header unix.Msghdr
-	length uint32 // octets sent
-}
 
 // control is the control message that tells a segment's source: struct cmsghdr,
 // then struct in_pktinfo or in6_pktinfo, with room for the longer one.
@@ -32,7 +27,7 @@ const sourceOffset = 4
 type batch struct {
 	fd       int // -1: the family is missing
 	count    int
-	headers  []mmsghdr
+	headers  []mmsg.Header
 	vectors  []unix.Iovec
 	buffers  [][]byte
 	addrs    []unix.RawSockaddrInet6 // room for either family's
@@ -43,7 +38,7 @@ type batch struct {
 // init makes a batch of n segments for the socket fd of a family.
 func (b *batch) init(fd, family, n int) {
 	*b = batch{
-		fd: fd, headers: make([]mmsghdr, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n),
+		fd: fd, headers: make([]mmsg.Header, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n),
 		addrs: make([]unix.RawSockaddrInet6, n), controls: make([]control, n), to: make([]packet.Tuple, n),
 	}
 	const size = wire.MaxSegmentLen
@@ -51,7 +46,7 @@ func (b *batch) init(fd, family, n int) {
 	for i := range n {
 		b.buffers[i] = memory[i*size : i*size : (i+1)*size]
 		b.vectors[i].Base = &memory[i*size]
-		h := &b.headers[i].header
+		h := &b.headers[i].Msghdr
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
 		h.Name = (*byte)(unsafe.Pointer(&b.addrs[i]))
@@ -91,7 +86,7 @@ func (b *batch) add(s *packet.Segment) {
 // depend on the source. The port stays 0: a raw socket takes it for a protocol
 // number.
 func (b *batch) setAddr(i int, t *packet.Tuple) {
-	h := &b.headers[i].header
+	h := &b.headers[i].Msghdr
 	if t.Is4() {
 		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(&b.addrs[i]))
 		a.Family = unix.AF_INET
@@ -107,15 +102,12 @@ func (b *batch) setAddr(i int, t *packet.Tuple) {
 }
 
 // send gives the kernel the segments from the i-th on, and says how many it
-// took. An error is about the i-th. The runtime is not told of the call, which never
-// waits: it would take the processor away and give it back.
+// took. An error is about the i-th.
 func (b *batch) send(i int) (int, unix.Errno) {
 	if b.fd < 0 {
 		return 0, unix.EAFNOSUPPORT
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.headers[i])),
-		uintptr(b.count-i), unix.MSG_DONTWAIT, 0, 0)
-	return int(n), errno
+	return mmsg.Send(b.fd, b.headers[i:b.count])
 }
 
 // waitTime is how long a flush waits for room, once.

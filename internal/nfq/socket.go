@@ -6,56 +6,42 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/mmsg"
 	"nfqfw/internal/nfnetlink"
 )
 
-// mmsghdr is struct mmsghdr of recvmmsg(2), which x/sys/unix does not wrap.
-type mmsghdr struct {
-	header unix.Msghdr
-	length uint32 // octets received
-}
-
 // receiver reads many datagrams with one call, into buffers of its own.
 type receiver struct {
-	headers []mmsghdr
+	headers []mmsg.Header
 	vectors []unix.Iovec
 	buffers [][]byte
 }
 
 // newReceiver makes one for n datagrams of at most size octets.
 func newReceiver(n, size int) *receiver {
-	r := &receiver{headers: make([]mmsghdr, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n)}
+	r := &receiver{headers: make([]mmsg.Header, n), vectors: make([]unix.Iovec, n), buffers: make([][]byte, n)}
 	size = nfnetlink.Align(size)
 	memory := make([]byte, n*size)
 	for i := range n {
 		r.buffers[i] = memory[i*size : (i+1)*size : (i+1)*size]
 		r.vectors[i].Base = &r.buffers[i][0]
 		r.vectors[i].SetLen(size)
-		r.headers[i].header.Iov = &r.vectors[i]
-		r.headers[i].header.SetIovlen(1)
+		r.headers[i].Iov = &r.vectors[i]
+		r.headers[i].SetIovlen(1)
 	}
 	return r
 }
 
-// receive reads what there is without waiting, and says how many datagrams. The runtime
-// is not told of the call, as it is short.
-func (r *receiver) receive(fd int) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[0])),
-		uintptr(len(r.headers)), unix.MSG_DONTWAIT, 0, 0)
-	return int(n), errno
-}
+// receive reads what there is without waiting, and says how many datagrams.
+func (r *receiver) receive(fd int) (int, unix.Errno) { return mmsg.Receive(fd, r.headers) }
 
 // wait is receive, but waits until there is a datagram.
-func (r *receiver) wait(fd int) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers[0])),
-		uintptr(len(r.headers)), unix.MSG_WAITFORONE, 0, 0)
-	return int(n), errno
-}
+func (r *receiver) wait(fd int) (int, unix.Errno) { return mmsg.Wait(fd, r.headers) }
 
 // datagram is the i-th of those received, valid until the next receive. One
 // that was too long is cut.
 func (r *receiver) datagram(i int) []byte {
-	return r.buffers[i][:min(int(r.headers[i].length), len(r.buffers[i]))]
+	return r.buffers[i][:min(int(r.headers[i].Len), len(r.buffers[i]))]
 }
 
 // send gives messages to the kernel, which handles them before it returns. It
