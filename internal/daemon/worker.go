@@ -68,8 +68,10 @@ func (x *executor) flush() {
 	x.tracked.Flush()
 }
 
-// carryOut does what a decision orders but for the verdict. The segments leave
-// with the sender's next flush.
+// carryOut does what a decision orders but for the verdict. The segments leave with the
+// next flush; at once, if conntrack is to see one of them. Should somebody flush the
+// kernel's table between the order and the segment, it would leave with numbers that are
+// not translated, and its connection be reset.
 func (x *executor) carryOut(d *engine.Decision) {
 	x.beat()
 	x.order(&d.Evicted)
@@ -79,13 +81,18 @@ func (x *executor) carryOut(d *engine.Decision) {
 	if d.Overload.Table != "" {
 		x.overload(&d.Overload)
 	}
+	tracked := false
 	segments := d.Segments()
 	for i := range segments {
 		if segments[i].Tracked {
 			x.tracked.Add(&segments[i])
+			tracked = true
 		} else {
 			x.sender.Add(&segments[i])
 		}
+	}
+	if tracked {
+		x.flush()
 	}
 }
 
