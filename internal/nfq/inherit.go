@@ -39,11 +39,16 @@ func inherit(socket *os.File) (fd int, err error) {
 func (q *Queue) File() (*os.File, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	fd, err := unix.FcntlInt(uintptr(q.fd), unix.F_DUPFD_CLOEXEC, 0)
+	return another(q.fd, fmt.Sprint("queue ", q.config.Number))
+}
+
+// another is another descriptor of a socket, under the socket's name.
+func another(fd int, name string) (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("nfq: queue %d: %w", q.config.Number, os.NewSyscallError("fcntl", err))
+		return nil, fmt.Errorf("nfq: %s: %w", name, os.NewSyscallError("fcntl", err))
 	}
-	return os.NewFile(uintptr(fd), fmt.Sprint("queue ", q.config.Number)), nil
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // pause is a time in which a queue is not read.

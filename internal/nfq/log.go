@@ -154,13 +154,7 @@ func (l *Log) each(b []byte, f func(*Message)) {
 }
 
 // File is another descriptor of the group's socket, for a process that inherits it.
-func (l *Log) File() (*os.File, error) {
-	fd, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("nfq: log group %d: %w", l.config.Number, err)
-	}
-	return os.NewFile(uintptr(fd), l.socket.Name()), nil
-}
+func (l *Log) File() (*os.File, error) { return another(l.fd, l.socket.Name()) }
 
 // Close closes the socket. The group is bound no more, unless another process has
 // inherited it.

@@ -6,8 +6,8 @@
 // library's own loop costs some 67 allocations and 30 µs a packet. Packets are
 // read many at a time with recvmmsg, judged, and answered with many verdict
 // messages in one send, on the same socket: the kernel takes verdicts from no other.
-// The reader waits in recvmmsg and not in the runtime's poller, which costs a third of
-// its time in wake-ups. The queue is bound until the last descriptor of its socket is
+// The reader waits in recvmmsg and not in the runtime's poller, which costs a sixth of
+// the daemon's time in wake-ups. The queue is bound until the last descriptor of its socket is
 // closed.
 //
 // Invariants: each packet read gets exactly one verdict. One at which the handler
