@@ -1,0 +1,216 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/grant"
+)
+
+// root is where the file system of bpf is mounted on any machine that has it.
+const root = "/sys/fs/bpf"
+
+// pins are the names of the programs in the directory of a network namespace.
+const (
+	opensPin   = "opens"
+	recordsPin = "records"
+)
+
+// Programs are what is loaded into the kernel.
+type Programs struct {
+	Grants *grant.Table
+	Ring   *Ring
+
+	dir    string
+	memory []byte
+	slots  []grant.Slot
+	maps   []*ebpf.Map
+}
+
+// Open loads the programs and pins them, for the network namespace of the calling thread.
+// It goes on with the memory and the ring of another process, if there are such, as Files
+// gives them; the descriptors are its own then. The seed is for memory that is new. It
+// fails with an error that wraps os.ErrPermission for want of a privilege.
+func Open(seed uint64, inherited []*os.File) (*Programs, error) {
+	p, err := open(seed, inherited)
+	if err != nil {
+		return nil, fmt.Errorf("bpf: %w", err)
+	}
+	return p, nil
+}
+
+func open(seed uint64, inherited []*os.File) (p *Programs, err error) {
+	if one := uint16(1); *(*byte)(unsafe.Pointer(&one)) != 1 {
+		return nil, errors.ErrUnsupported
+	}
+	p = &Programs{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if err := p.openMaps(inherited); err != nil {
+		return nil, err
+	}
+	if err := p.mapMemory(); err != nil {
+		return nil, err
+	}
+	if len(inherited) == 0 {
+		p.slots[0].Seed = seed
+	}
+	if p.Ring, err = newRing(p.maps[1], &p.slots[0]); err != nil {
+		return nil, err
+	}
+	p.Grants = grant.New(p.slots)
+	return p, p.pin()
+}
+
+// openMaps makes the memory of the grants and the ring, or goes on with those that there
+// are.
+func (p *Programs) openMaps(inherited []*os.File) error {
+	specs := []*ebpf.MapSpec{
+		{Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(unsafe.Sizeof(grant.Slot{})), MaxEntries: grant.Slots, Flags: unix.BPF_F_MMAPABLE},
+		{Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
+	}
+	for i, spec := range specs {
+		var m *ebpf.Map
+		var err error
+		if len(inherited) > 0 {
+			var fd int
+			if fd, err = unix.FcntlInt(inherited[i].Fd(), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				m, err = ebpf.NewMapFromFD(fd)
+			}
+		} else {
+			m, err = ebpf.NewMap(spec)
+		}
+		if err != nil {
+			return err
+		}
+		p.maps = append(p.maps, m)
+	}
+	return nil
+}
+
+func (p *Programs) mapMemory() (err error) {
+	const size = int(unsafe.Sizeof(grant.Slot{})) * grant.Slots
+	if p.memory, err = unix.Mmap(p.maps[0].FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	p.slots = unsafe.Slice((*grant.Slot)(unsafe.Pointer(&p.memory[0])), grant.Slots)
+	return nil
+}
+
+// pin loads the programs and pins them in place of those that were there.
+func (p *Programs) pin() error {
+	dir, err := directory()
+	if err != nil {
+		return err
+	}
+	p.dir = dir
+	for _, program := range []struct {
+		name string
+		code asm.Instructions
+	}{
+		{opensPin, opens(p.maps[0].FD(), p.slots[0].Seed)},
+		{recordsPin, records(p.maps[0].FD(), p.maps[1].FD())},
+	} {
+		if err := pinOne(filepath.Join(dir, program.name), program.name, program.code); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pinOne(path, name string, code asm.Instructions) error {
+	loaded, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "nfqfw_" + name, Type: ebpf.SocketFilter, Instructions: code, License: "GPL"})
+	if err != nil {
+		return err
+	}
+	defer loaded.Close() // the pin keeps it
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return loaded.Pin(path)
+}
+
+// directory makes a directory for the pins of the network namespace of the calling thread.
+func directory() (string, error) {
+	if err := mount(); err != nil {
+		return "", err
+	}
+	var namespace unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &namespace); err != nil {
+		return "", os.NewSyscallError("stat", err)
+	}
+	dir := fmt.Sprintf("%s/nfqfw-%d", root, namespace.Ino)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	return dir, nil
+}
+
+// mount mounts the file system where nobody has, as ip and bpftool do.
+func mount() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(root, &fs); err != nil {
+		return os.NewSyscallError("statfs", err)
+	}
+	if fs.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", root, "bpf", 0, "mode=0700"); err != nil {
+		return fmt.Errorf("mount %s: %w", root, err)
+	}
+	return nil
+}
+
+// Opens is the path of the program that asks for a grant.
+func (p *Programs) Opens() string { return filepath.Join(p.dir, opensPin) }
+
+// Records is the path of the program that records a packet.
+func (p *Programs) Records() string { return filepath.Join(p.dir, recordsPin) }
+
+// Files are other descriptors of the memory and of the ring, for a process that inherits
+// them.
+func (p *Programs) Files() (files []*os.File, err error) {
+	for _, m := range p.maps {
+		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return files, os.NewSyscallError("fcntl", err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), m.String()))
+	}
+	return files, nil
+}
+
+// Unpin takes the pins away. Rules that refer to the programs go on.
+func (p *Programs) Unpin() error {
+	err := errors.Join(os.Remove(p.Opens()), os.Remove(p.Records()), os.Remove(p.dir))
+	if err != nil {
+		return fmt.Errorf("bpf: unpin: %w", err)
+	}
+	return nil
+}
+
+// Close lets the memory and the ring go. Nothing of it may be used any more, Grants
+// neither.
+func (p *Programs) Close() (err error) {
+	if p.Ring != nil {
+		err = p.Ring.close()
+	}
+	for _, m := range p.maps {
+		err = errors.Join(err, m.Close())
+	}
+	if p.memory != nil {
+		err = errors.Join(err, unix.Munmap(p.memory))
+		p.memory = nil
+	}
+	return err
+}

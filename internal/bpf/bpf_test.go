@@ -1,0 +1,279 @@
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/grant"
+	"nfqfw/internal/packet"
+	"nfqfw/internal/wire"
+)
+
+// loopback is the interface that the kernel's test run has packets come in by.
+const loopback = 1
+
+const seed = 0x0123456789abcdef
+
+// openTest loads the programs, for the network namespace of inNamespace.
+func openTest(t *testing.T, inherited []*os.File) *Programs {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("takes root")
+		}
+		t.Skip("takes root")
+	}
+	p, err := Open(seed, inherited)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := p.Close()
+		if len(inherited) == 0 {
+			err = errors.Join(err, p.Unpin())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// inNamespace has the test's thread, which ends with it, in a network namespace of its own.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skip("takes root: ", err)
+	}
+}
+
+// program is a pinned one.
+func program(t *testing.T, path string) *ebpf.Program {
+	t.Helper()
+	p, err := ebpf.LoadPinnedProgram(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// says runs a program on a packet.
+func says(t *testing.T, p *ebpf.Program, b []byte) bool {
+	t.Helper()
+	ether := make([]byte, 14)
+	binary.BigEndian.PutUint16(ether[12:], 0x0800)
+	if b[0]>>4 == 6 {
+		binary.BigEndian.PutUint16(ether[12:], 0x86dd)
+	}
+	n, err := p.Run(&ebpf.RunOptions{Data: append(ether, b...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n == 1
+}
+
+func tuple(client, server string) packet.Tuple {
+	return packet.TupleFrom(netip.MustParseAddrPort(client), netip.MustParseAddrPort(server))
+}
+
+// someSegment is a SYN, a SYN+ACK or something else between a few addresses.
+func someSegment(r *rand.Rand) packet.Segment {
+	s := packet.Segment{Seq: 7, Window: 100, Flags: packet.SYN}
+	s.Tuple = tuple(fmt.Sprintf("198.51.100.%d:%d", r.IntN(3), 1024+r.IntN(9)), fmt.Sprintf("192.0.2.%d:%d", r.IntN(2), 80+r.IntN(2)))
+	if r.IntN(2) == 0 {
+		s.Tuple = tuple(fmt.Sprintf("[2001:db8::%d]:%d", r.IntN(3), 1024+r.IntN(9)), fmt.Sprintf("[2001:db8:1::%d]:%d", r.IntN(2), 80+r.IntN(2)))
+	}
+	s.Options = packet.Options{MSS: uint16(r.IntN(2)) * 1460, HasWScale: r.IntN(2) == 0, SACKPermitted: r.IntN(2) == 0, HasTimestamp: r.IntN(2) == 0}
+	switch r.IntN(6) {
+	case 0, 1:
+		s.Tuple, s.Flags = s.Tuple.Reverse(), packet.SYN|packet.ACK
+	case 2:
+		s.Flags = packet.Flags(r.IntN(64))
+	case 3:
+		s.Flags |= packet.ECE | packet.CWR
+	}
+	return s
+}
+
+// spoil makes some packets such as only the decoder in Go knows what to do with.
+func spoil(r *rand.Rand, b []byte) []byte {
+	tcp := 20
+	if b[0]>>4 == 6 {
+		tcp = 40
+	}
+	options := b[tcp+20:]
+	switch kinds := []byte{34, 253, 254, 77, 1, 0}; {
+	case r.IntN(3) > 0:
+	case r.IntN(4) == 0:
+		b = append(b, "payload"...)
+		if tcp == 20 {
+			b[3] += 7
+		} else {
+			b[5] += 7
+		}
+	case len(options) > 3:
+		options[len(options)-2-r.IntN(2)] = kinds[r.IntN(len(kinds))]
+	}
+	return b
+}
+
+// TestOpensAsTheModelDoes holds the program in the kernel to the one in Go, of which only
+// more may be said: it does not look into experimental options.
+func TestOpensAsTheModelDoes(t *testing.T) {
+	inNamespace(t)
+	p := openTest(t, nil)
+	opens, model := program(t, p.Opens()), grant.New(grant.Memory(seed))
+	r := rand.New(rand.NewPCG(1, 2))
+	decoder := wire.NewDecoder()
+	var passed, refused, fewer int
+	for range 20_000 {
+		s := someSegment(r)
+		if r.IntN(5) == 0 {
+			n, dev, reply := int32(r.IntN(4)), uint32(loopback+r.IntN(2)*r.IntN(2)), uint32(loopback-r.IntN(2)*r.IntN(2))
+			p.Grants.Give(&s.Tuple, dev, reply, n)
+			model.Give(&s.Tuple, dev, reply, n)
+			continue
+		}
+		b := spoil(r, wire.Append(nil, &s))
+		var in packet.Packet
+		decoded := decoder.Decode(b, len(b), &in)
+		in.InDev = loopback
+		got, want := says(t, opens, b), decoded == packet.ReasonMatch && model.Passes(&in)
+		switch {
+		case got && !want:
+			t.Fatalf("%v %v %x: passes, and the model says no", s.Tuple, s.Flags, b)
+		case want && !got:
+			fewer++
+			p.Grants.Withdraw(0) // the model has used up one more
+			model.Withdraw(0)
+		case got:
+			passed++
+		default:
+			refused++
+		}
+	}
+	t.Logf("%d passed, %d did not, %d of the model's did not", passed, refused, fewer)
+	if passed < 1000 || refused < 1000 || fewer > passed/10 {
+		t.Error("the packets are not what they should be")
+	}
+}
+
+func TestWithdrawn(t *testing.T) {
+	inNamespace(t)
+	p := openTest(t, nil)
+	opens := program(t, p.Opens())
+	syn := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.SYN}
+	b := wire.Append(nil, &syn)
+	p.Grants.Give(&syn.Tuple, loopback, 0, 2)
+	for i, want := range []bool{true, true, false} {
+		if got := says(t, opens, b); got != want {
+			t.Errorf("SYN %d of 2 granted: %v", i+1, got)
+		}
+	}
+	p.Grants.Give(&syn.Tuple, loopback, 0, 2)
+	p.Grants.Withdraw(0)
+	if says(t, opens, b) {
+		t.Error("a grant that was withdrawn holds")
+	}
+}
+
+// TestRing has the kernel record packets, and another process go on with the ring.
+func TestRing(t *testing.T) {
+	inNamespace(t)
+	p := openTest(t, nil)
+	records := program(t, p.Records())
+	var want, got [][]byte
+	r := rand.New(rand.NewPCG(3, 4))
+	record := func(n int) {
+		for range n {
+			s := someSegment(r)
+			b := wire.Append(nil, &s)
+			if len(b) < minRecorded {
+				b = append(b, make([]byte, minRecorded-len(b))...)
+			}
+			if !says(t, records, b) {
+				t.Fatalf("%x is not recorded", b)
+			}
+			want = append(want, b[:min(len(b), maxRecorded)])
+		}
+	}
+	read := func(p *Programs) {
+		err := p.Ring.Read(func(ifindex uint32, b []byte) {
+			if ifindex != loopback {
+				t.Errorf("came in by %d", ifindex)
+			}
+			got = append(got, bytes.Clone(b))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(10)
+	read(p)
+	record(10)
+	files, err := p.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := openTest(t, files)
+	for _, f := range files {
+		f.Close()
+	}
+	read(next)
+	record(3)
+	read(next)
+	if len(got) != len(want) {
+		t.Fatalf("%d records, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if !bytes.Equal(got[i], want[i]) {
+			t.Fatalf("record %d is %x, want %x", i, got[i], want[i])
+		}
+	}
+	if next.slots[0].Seed != seed {
+		t.Error("the seed is another")
+	}
+}
+
+// TestRingFull has the kernel record more than there is room for, and a packet that it
+// cannot.
+func TestRingFull(t *testing.T) {
+	inNamespace(t)
+	p := openTest(t, nil)
+	records := program(t, p.Records())
+	syn := packet.Segment{Tuple: tuple("[2001:db8::1]:4000", "[2001:db8::2]:80"), Flags: packet.SYN}
+	b := wire.Append(nil, &syn)
+	ether := append(make([]byte, 14), b...)
+	binary.BigEndian.PutUint16(ether[12:], 0x86dd)
+	if p.Ring.Missed() {
+		t.Error("missed some before there were any")
+	}
+	const more = ringSize/(recordHeader+recordSize) + 100
+	if _, err := records.Run(&ebpf.RunOptions{Data: ether, Repeat: more}); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Ring.Missed() || p.Ring.Missed() {
+		t.Error("that the ring was full is not told, or told twice")
+	}
+	n := 0
+	if err := p.Ring.Read(func(uint32, []byte) { n++ }); err != nil || n < more-200 || n >= more {
+		t.Errorf("%d records of %d: %v", n, more, err)
+	}
+	fragmented := bytes.Clone(b)
+	fragmented[6] = 44 // a fragment header
+	if says(t, records, fragmented) || !p.Ring.Missed() {
+		t.Error("a header that is not plain is recorded, or not told of")
+	}
+}

@@ -1,0 +1,19 @@
+// Package bpf has the kernel carry out by itself what wants no verdict: two programs that
+// rules of iptables ask (xt_bpf, "-m bpf --object-pinned"), the memory of the grants that
+// one of them reads, and the ring in which the other records packets.
+//
+//	opens    is this SYN, or SYN+ACK, granted (internal/grant)?
+//	records  put the beginning of this packet into the ring; no if there is no room, or
+//	         its headers are not plain ones: somebody else has to tell of it
+//
+// A record is there before the packet goes on, and nobody is woken by it: what has passed
+// before a packet came to a queue, a Read between that packet's arrival and its judgement
+// finds. That is what a log group does too (nfq.Log), at a tenth of the price.
+//
+// The programs are loaded, and pinned where iptables finds them, by Open; that takes
+// CAP_BPF, and CAP_SYS_ADMIN once where nobody has mounted the file system of bpf. Nothing
+// later takes a privilege. Pins are one network namespace's, and a new Open replaces them:
+// rules that refer to older programs keep those until they go.
+//
+// It refuses to work on machines that are big-endian.
+package bpf

@@ -1,0 +1,350 @@
+package bpf
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/cilium/ebpf/asm"
+
+	"nfqfw/internal/grant"
+	"nfqfw/internal/packet"
+)
+
+// Both programs run on the octets from the IP header on, and answer 1 or 0. They are
+// written for headers that are plain: IPv4 without options, IPv6 without extensions. Of
+// others they say no.
+
+// Offsets from the frame pointer, in octets.
+const (
+	headerAt = -40  // the first 40 octets
+	tcpAt    = -64  // the first 20 of the TCP header
+	keyAt    = -104 // client, server, and the server's port in a word
+	indexAt  = -112
+	octetAt  = -120
+)
+
+// Fields of the kernel's struct __sk_buff (bpf.h).
+const (
+	skbLen     = 0
+	skbIfindex = 40
+)
+
+const (
+	ipv4Len, ipv6Len, tcpLen = 20, 40, 20
+
+	plainIPv4 = 0x45 // version 4, five words of header
+	protoTCP  = 6
+
+	flagsAt  = tcpAt + 13
+	offsetAt = tcpAt + 12 // of the payload, in words, in the upper four bits
+)
+
+// The kinds of TCP options that the program has to know.
+const (
+	optEnd, optNOP, optFastOpen = 0, 1, 34
+	optExperiment1              = 253
+	optExperiment2              = 254
+)
+
+// maxOptions is how many options of a SYN are looked at. Systems send about five, and a
+// word of padding.
+const maxOptions = 12
+
+// code is a program that is being written.
+type code struct {
+	asm.Instructions
+	label   string // of the next instruction
+	options int    // that are looked at so far
+}
+
+func (c *code) add(list ...asm.Instruction) {
+	for _, i := range list {
+		if c.label != "" {
+			i, c.label = i.WithSymbol(c.label), ""
+		}
+		c.Instructions = append(c.Instructions, i)
+	}
+}
+
+// load reads n octets from offset, a register or a number, to the frame.
+func (c *code) load(offset asm.Instruction, to int32, n int32) {
+	c.add(
+		asm.Mov.Reg(asm.R1, asm.R6),
+		offset, // into R2
+		asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, to),
+		asm.Mov.Imm(asm.R4, n),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "no"),
+	)
+}
+
+func at(offset int32) asm.Instruction { return asm.Mov.Imm(asm.R2, offset) }
+
+// answer ends the program.
+func (c *code) answer(label string, a int32) {
+	c.label = label
+	c.add(asm.Mov.Imm(asm.R0, a), asm.Return())
+}
+
+// opens is the program that asks for a grant of a SYN, or of the SYN+ACK that answers one.
+func opens(slots int, seed uint64) asm.Instructions {
+	c := &code{}
+	c.add(asm.Mov.Reg(asm.R6, asm.R1))
+	c.load(at(0), headerAt, ipv6Len)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, headerAt, asm.Byte),
+		asm.JEq.Imm(asm.R1, plainIPv4, "ipv4"),
+		asm.RSh.Imm(asm.R1, 4),
+		asm.JNE.Imm(asm.R1, 6, "no"),
+	)
+	c.ipv6()
+	c.ipv4()
+	c.label = "tcp"
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
+		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.PSH|packet.ACK|packet.URG)),
+		asm.JEq.Imm(asm.R1, int32(packet.SYN), "syn"),
+		asm.JNE.Imm(asm.R1, int32(packet.SYN|packet.ACK), "no"),
+	)
+	c.synack(slots, seed)
+	c.syn(slots, seed)
+	c.answer("no", 0)
+	return c.Instructions
+}
+
+// ipv6 takes the addresses of an IPv6 header to where a SYN's key is. R8 is the length of
+// the packet from here on, and R9 of its IP header.
+func (c *code) ipv6() {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, headerAt+6, asm.Byte),
+		asm.JNE.Imm(asm.R1, protoTCP, "no"),
+	)
+	for i := int16(0); i < 32; i += 8 {
+		c.add(asm.LoadMem(asm.R1, asm.RFP, headerAt+8+i, asm.DWord), asm.StoreMem(asm.RFP, keyAt+i, asm.R1, asm.DWord))
+	}
+	c.add(
+		asm.LoadMem(asm.R8, asm.RFP, headerAt+4, asm.Half), asm.HostTo(asm.BE, asm.R8, asm.Half),
+		asm.Add.Imm(asm.R8, ipv6Len),
+		asm.Mov.Imm(asm.R9, ipv6Len),
+	)
+	c.load(at(ipv6Len), tcpAt, tcpLen)
+	c.add(asm.Ja.Label("tcp"))
+}
+
+// ipv4 does so with an IPv4 header. Conntrack has put fragments together.
+func (c *code) ipv4() {
+	c.label = "ipv4"
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, headerAt+9, asm.Byte),
+		asm.JNE.Imm(asm.R1, protoTCP, "no"),
+	)
+	for i := int16(0); i < 2; i++ {
+		c.add(
+			asm.Mov.Imm(asm.R2, 0), asm.StoreMem(asm.RFP, keyAt+16*i, asm.R2, asm.DWord),
+			asm.Mov.Imm32(asm.R2, -0x10000), // octets 0, 0, 0xff, 0xff
+			asm.StoreMem(asm.RFP, keyAt+16*i+8, asm.R2, asm.Word),
+			asm.LoadMem(asm.R1, asm.RFP, headerAt+12+4*i, asm.Word),
+			asm.StoreMem(asm.RFP, keyAt+16*i+12, asm.R1, asm.Word),
+		)
+	}
+	c.add(
+		asm.LoadMem(asm.R8, asm.RFP, headerAt+2, asm.Half), asm.HostTo(asm.BE, asm.R8, asm.Half),
+		asm.Mov.Imm(asm.R9, ipv4Len),
+	)
+	c.load(at(ipv4Len), tcpAt, tcpLen)
+}
+
+// synack looks for the grant with the addresses the other way round.
+func (c *code) synack(slots int, seed uint64) {
+	for i := int16(0); i < 16; i += 8 {
+		c.add(
+			asm.LoadMem(asm.R1, asm.RFP, keyAt+i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+16+i, asm.DWord),
+			asm.StoreMem(asm.RFP, keyAt+i, asm.R2, asm.DWord), asm.StoreMem(asm.RFP, keyAt+16+i, asm.R1, asm.DWord),
+		)
+	}
+	c.find(slots, seed, tcpAt)
+	c.add(
+		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.ReplyDev)), asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+	)
+	c.plain("answered")
+	c.answer("answered", 1)
+}
+
+// syn takes one off what is left.
+func (c *code) syn(slots int, seed uint64) {
+	c.label = "syn"
+	c.find(slots, seed, tcpAt+2)
+	left := int16(unsafe.Offsetof(grant.Slot{}.Left))
+	c.add(
+		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.InDev)), asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+		asm.LoadMem(asm.R1, asm.R7, left, asm.Word),
+		asm.JSLE.Imm32(asm.R1, 0, "no"),
+	)
+	c.plain("granted")
+	c.label = "granted"
+	c.add(
+		asm.Mov.Imm(asm.R1, -1),
+		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.Word, left), // two processors may come to -1
+		asm.Mov.Imm(asm.R0, 1), asm.Return(),
+	)
+}
+
+// find puts the slot of the key into R7, or says no. The server's port is in the frame at
+// port.
+func (c *code) find(slots int, seed uint64, port int16) {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, port, asm.Half),
+		asm.StoreMem(asm.RFP, keyAt+32, asm.R1, asm.DWord),
+		asm.LoadImm(asm.R1, int64(seed), asm.DWord),
+		asm.LoadImm(asm.R3, mix, asm.DWord),
+	)
+	for i := int16(0); i < 40; i += 8 {
+		c.add(
+			asm.LoadMem(asm.R2, asm.RFP, keyAt+i, asm.DWord),
+			asm.Xor.Reg(asm.R1, asm.R2), asm.Mul.Reg(asm.R1, asm.R3),
+			asm.Mov.Reg(asm.R2, asm.R1), asm.RSh.Imm(asm.R2, 32), asm.Xor.Reg(asm.R1, asm.R2),
+		)
+	}
+	c.add(
+		asm.And.Imm(asm.R1, grant.Slots-1),
+		asm.StoreMem(asm.RFP, indexAt, asm.R1, asm.Word),
+		asm.LoadMapPtr(asm.R1, slots),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, indexAt),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "no"),
+		asm.Mov.Reg(asm.R7, asm.R0),
+	)
+	for i := int16(0); i < 32; i += 8 {
+		c.add(
+			asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+i, asm.DWord),
+			asm.JNE.Reg(asm.R1, asm.R2, "no"),
+		)
+	}
+	c.add(
+		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.Port)), asm.Half),
+		asm.LoadMem(asm.R2, asm.RFP, keyAt+32, asm.DWord),
+		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+	)
+}
+
+// mix is grant.Mix, signed.
+const mix = grant.Mix - 1<<64
+
+// plain goes on at done for a SYN or SYN+ACK that means nothing to an application before
+// the handshake is over: it has no payload, and no option of TCP Fast Open.
+func (c *code) plain(done string) {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, offsetAt, asm.Byte),
+		asm.RSh.Imm(asm.R1, 4), asm.LSh.Imm(asm.R1, 2),
+		asm.Add.Reg(asm.R1, asm.R9),
+		asm.JNE.Reg(asm.R1, asm.R8, "no"),
+		asm.Add.Imm(asm.R9, tcpLen), // now where the next option is
+	)
+	for range maxOptions {
+		c.option(done)
+	}
+	c.add(
+		asm.JEq.Reg(asm.R9, asm.R8, done),
+		asm.Ja.Label("no"), // more options than that, or one that is not whole
+	)
+}
+
+// option goes past the option at R9, or to done after the last.
+func (c *code) option(done string) {
+	c.options++
+	next := fmt.Sprint("option", c.options)
+	c.add(asm.JEq.Reg(asm.R9, asm.R8, done), asm.JGT.Reg(asm.R9, asm.R8, "no"))
+	c.load(asm.Mov.Reg(asm.R2, asm.R9), octetAt, 1)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.Byte),
+		asm.JEq.Imm(asm.R1, optEnd, done),
+		asm.Add.Imm(asm.R9, 1),
+		asm.JEq.Imm(asm.R1, optNOP, next),
+	)
+	for _, kind := range []int32{optFastOpen, optExperiment1, optExperiment2} {
+		c.add(asm.JEq.Imm(asm.R1, kind, "no"))
+	}
+	c.load(asm.Mov.Reg(asm.R2, asm.R9), octetAt, 1)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.Byte),
+		asm.JLT.Imm(asm.R1, 2, "no"),
+		asm.Add.Reg(asm.R9, asm.R1), asm.Sub.Imm(asm.R9, 1),
+	)
+	c.label = next
+	c.add(asm.Mov.Reg(asm.R9, asm.R9)) // the label's
+}
+
+// Layout of a record.
+const (
+	recordIfindex = 0
+	recordLen     = 4 // how much of the packet is here
+	recordPacket  = 8
+	recordSize    = recordPacket + maxRecorded
+
+	// maxRecorded octets have an IPv6 and a TCP header with all options a packet can have.
+	maxRecorded = 112
+	minRecorded = ipv4Len + tcpLen
+
+	noWakeup = 1 // BPF_RB_NO_WAKEUP
+)
+
+// records is the program that puts a packet into the ring.
+func records(slots, ring int) asm.Instructions {
+	c := &code{}
+	c.add(asm.Mov.Reg(asm.R6, asm.R1))
+	c.load(at(0), headerAt, minRecorded)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, headerAt, asm.Byte),
+		asm.JEq.Imm(asm.R1, plainIPv4, "plain"),
+		asm.LoadMem(asm.R1, asm.RFP, headerAt+6, asm.Byte),
+		asm.JNE.Imm(asm.R1, protoTCP, "no"), // an IPv4 header with options has no 6 there: no fragment is that long
+	)
+	c.label = "plain"
+	c.add(
+		asm.LoadMem(asm.R8, asm.R6, skbLen, asm.Word),
+		asm.JLE.Imm(asm.R8, maxRecorded, "fits"),
+		asm.Mov.Imm(asm.R8, maxRecorded),
+	)
+	c.label = "fits"
+	c.add(
+		asm.JLT.Imm(asm.R8, minRecorded, "no"),
+		asm.LoadMapPtr(asm.R1, ring),
+		asm.Mov.Imm(asm.R2, recordSize),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnRingbufReserve.Call(),
+		asm.JEq.Imm(asm.R0, 0, "no"),
+		asm.Mov.Reg(asm.R7, asm.R0),
+		asm.LoadMem(asm.R1, asm.R6, skbIfindex, asm.Word),
+		asm.StoreMem(asm.R7, recordIfindex, asm.R1, asm.Word),
+		asm.StoreMem(asm.R7, recordLen, asm.R8, asm.Word),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Imm(asm.R2, 0),
+		asm.Mov.Reg(asm.R3, asm.R7), asm.Add.Imm(asm.R3, recordPacket),
+		asm.Mov.Reg(asm.R4, asm.R8),
+		asm.FnSkbLoadBytes.Call(),
+		asm.Mov.Reg(asm.R8, asm.R0),
+		asm.Mov.Reg(asm.R1, asm.R7),
+		asm.Mov.Imm(asm.R2, noWakeup),
+		asm.JNE.Imm(asm.R8, 0, "discard"),
+		asm.FnRingbufSubmit.Call(),
+		asm.Mov.Imm(asm.R0, 1), asm.Return(),
+	)
+	c.label = "discard"
+	c.add(asm.FnRingbufDiscard.Call())
+	c.label = "no"
+	c.add(
+		asm.StoreImm(asm.RFP, indexAt, 0, asm.Word),
+		asm.LoadMapPtr(asm.R1, slots),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, indexAt),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "end"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.AddAtomic.Mem(asm.R0, asm.R1, asm.Word, int16(unsafe.Offsetof(grant.Slot{}.Missed))),
+	)
+	c.answer("end", 0)
+	return c.Instructions
+}
