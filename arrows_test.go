@@ -25,9 +25,10 @@ var pure = map[string][]string{
 	"synproxy":         {"internal/packet", "internal/seqnum"},
 	"synproxy/cookie":  {"internal/packet", "internal/seqnum"},
 	"rules":            {"internal/packet"},
+	"internal/grant":   {"internal/packet"},
 	"internal/refusal": {"internal/packet"},
 	"internal/pfconf":  {"rules"},
-	"internal/engine":  {"conntrack", "synproxy", "synproxy/cookie", "rules", "internal/packet", "internal/seqnum"},
+	"internal/engine":  {"conntrack", "internal/grant", "synproxy", "synproxy/cookie", "rules", "internal/packet", "internal/seqnum"},
 }
 
 // impure are the standard packages by which a pure package could reach the
@@ -47,6 +48,7 @@ var edges = map[string]struct{ only, why string }{
 	"github.com/gaissmai/bart":       {"internal/table", "the trie is to be exchangeable"},
 	"github.com/vishvananda/netlink": {"integration internal/route", "only the lab makes interfaces, and routes are asked for in one place"},
 	"github.com/coreos/go-systemd":   {"internal/daemon", "the service manager is the daemon's affair alone"},
+	"github.com/cilium/ebpf":         {"internal/bpf", "the kernel's programs are bpf's alone"},
 	"os/exec":                        {"internal/hooks internal/ipset internal/netnstest integration", "nothing else starts programs"},
 }
 

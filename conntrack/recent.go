@@ -30,6 +30,16 @@ func (r *recent) after(now time.Duration) time.Duration {
 	return now
 }
 
+// room is how many more may happen now, if no more than half of what the rate allows has
+// happened in (now-Window, now]; else it is 0.
+func (r *recent) room(rate Rate, now time.Duration) int {
+	half := int(rate.Count+1) / 2
+	if r.count >= half && r.last(half) > r.after(now)-rate.Window {
+		return 0
+	}
+	return int(rate.Count) - half
+}
+
 // add notes that one has happened. Those of the last keep are remembered.
 func (r *recent) add(now time.Duration, keep int) {
 	now = r.after(now)

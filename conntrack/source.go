@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -45,6 +46,23 @@ func (s *Source) Excess(l *Limits, now time.Duration) Excess {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return l.excess(s, now)
+}
+
+// Room is how many connections more the source may have, at least.
+func (s *Source) Room(l *Limits, now time.Duration) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := math.MaxInt
+	if l.Conns > 0 {
+		room = int(l.Conns) - s.slots
+	}
+	if l.States > 0 {
+		room = min(room, int(l.States)-s.states)
+	}
+	if l.Rate.Count > 0 {
+		room = min(room, s.admitted.room(l.Rate, now))
+	}
+	return max(room, 0)
 }
 
 // admit takes a slot, unless a limit keeps it from that and it is not forced.

@@ -142,8 +142,8 @@ func TestOpensAsTheModelDoes(t *testing.T) {
 		s := someSegment(r)
 		if r.IntN(5) == 0 {
 			n, dev, reply := int32(r.IntN(4)), uint32(loopback+r.IntN(2)*r.IntN(2)), uint32(loopback-r.IntN(2)*r.IntN(2))
-			p.Grants.Give(&s.Tuple, dev, reply, n)
-			model.Give(&s.Tuple, dev, reply, n)
+			p.Grants.Give(0, &s.Tuple, dev, reply, n)
+			model.Give(0, &s.Tuple, dev, reply, n)
 			continue
 		}
 		b := spoil(r, wire.Append(nil, &s))
@@ -176,13 +176,13 @@ func TestWithdrawn(t *testing.T) {
 	opens := program(t, p.Opens())
 	syn := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.SYN}
 	b := wire.Append(nil, &syn)
-	p.Grants.Give(&syn.Tuple, loopback, 0, 2)
+	p.Grants.Give(0, &syn.Tuple, loopback, 0, 2)
 	for i, want := range []bool{true, true, false} {
 		if got := says(t, opens, b); got != want {
 			t.Errorf("SYN %d of 2 granted: %v", i+1, got)
 		}
 	}
-	p.Grants.Give(&syn.Tuple, loopback, 0, 2)
+	p.Grants.Give(0, &syn.Tuple, loopback, 0, 2)
 	p.Grants.Withdraw(0)
 	if says(t, opens, b) {
 		t.Error("a grant that was withdrawn holds")

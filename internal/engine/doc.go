@@ -15,6 +15,7 @@
 //	            have passed, for want of a verdict on what closes
 //	reset.go    a client's RST: the server is asked whether it obeyed
 //	guess.go    a FIN or a server's RST that a blind attacker may have guessed
+//	grant.go    SYNs of clients far below every limit: the kernel lets them pass, and tells
 //	stamp.go    clients that have heard their server's own timestamps
 //	adopt.go    connections that began before the engine was there
 //	handover.go all that another engine has to know to go on in the place of this one

@@ -26,6 +26,7 @@ var killRetries = [...]time.Duration{time.Second, 3 * time.Second, 7 * time.Seco
 // the states are forgotten, and the kernel's entries with them, as pfctl -k does. It
 // calls do for each decision, with no lock held.
 func (e *Engine) Kill(now time.Duration, match func(s *conntrack.State, rule string) bool, silent bool, do func(*Decision)) int {
+	e.Withdraw(now) // until a server has denied its connection, a SYN is to be dropped
 	killed := 0
 	for i := range e.table.Shards() {
 		k := e.killIn(i, now, match, silent)

@@ -49,7 +49,11 @@ func (v *visit) open() {
 // cookie of a rule that has vanished since.
 func (v *visit) openUnmatched() {
 	begins := v.p.Conn != packet.ConnEstablished && !v.p.Flags.Has(packet.RST)
-	if !begins || !v.openCookie() {
+	switch {
+	case begins && v.openCookie():
+	case v.p.Conn == packet.ConnOpening:
+		v.d.pass(packet.MarkClear) // a rule was about it when it began; now it passes in the kernel
+	default:
 		v.d.pass(packet.MarkSeen)
 	}
 }
@@ -78,6 +82,7 @@ func (v *visit) openSYN() {
 // known of, the client's SYN asks first.
 func (v *visit) openProxy() {
 	v.d.drop(packet.ReasonSynproxy)
+	v.noGrant()
 	if v.kept { // it would take the new connection's packets for its own
 		v.d.Offload = deleteEntry(v.p.Tuple)
 	}

@@ -58,6 +58,9 @@ func (p *pressure) fall(end float64, now time.Duration) {
 	}
 }
 
+// lastSwitch is when it was last switched, if it ever was.
+func (p *pressure) lastSwitch() time.Duration { return time.Duration(p.since.Load()) }
+
 // rotate is for a new key of the cookies: those of the older one are lost.
 func (p *pressure) rotate() {
 	older := &p.cookies[1]
@@ -183,7 +186,7 @@ type Pressure struct {
 func (e *Engine) pressure(rule string, p *pressure) Pressure {
 	marks := e.rules.Load().marks
 	return Pressure{
-		Rule: rule, On: p.on.Load(), Since: time.Duration(p.since.Load()), Switches: p.switches.Load(),
+		Rule: rule, On: p.on.Load(), Since: p.lastSwitch(), Switches: p.switches.Load(),
 		HalfOpen: int(p.halfOpen()), Start: int(p.mark(marks.start)), End: int(p.mark(marks.end)),
 	}
 }

@@ -48,12 +48,14 @@ func (v *visit) track() {
 	}
 }
 
-// observe takes note of a packet that has passed: of an admitted connection, whose closing
-// wants no verdict.
+// observe takes note of a packet that has passed: a SYN or SYN+ACK that was granted, or one
+// of an admitted connection, whose closing wants no verdict.
 func (v *visit) observe() {
 	v.d.pass(packet.MarkClear)
 	s := v.state
 	switch {
+	case v.p.Flags.Has(packet.SYN):
+		v.observeOpening()
 	case s == nil || !s.Offloaded || s.Leaving() || v.wasReset():
 	case s.Forged(v.dir, v.p):
 		v.unmark()
@@ -142,6 +144,7 @@ func (v *visit) establish() {
 	if v.admit() == admitted {
 		v.state.Offloaded = true
 		v.advance()
+		v.grant()
 	}
 }
 

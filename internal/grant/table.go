@@ -13,12 +13,15 @@ import (
 type Table struct {
 	mu    sync.Mutex // guards the slots against other writers
 	slots []Slot
-	live  atomic.Bool  // some were given since they were last withdrawn
-	since atomic.Int64 // when that was: a time.Duration
+	until []time.Duration // before that nothing is given in a slot
+	live  atomic.Bool     // some were given since they were last withdrawn
+	since atomic.Int64    // when that was: a time.Duration
 }
 
 // New makes a table of memory for Slots slots whose first has the seed.
-func New(slots []Slot) *Table { return &Table{slots: slots[:Slots:Slots]} }
+func New(slots []Slot) *Table {
+	return &Table{slots: slots[:Slots:Slots], until: make([]time.Duration, Slots)}
+}
 
 // Memory is room for a table that no kernel reads. The seed is random, and is to be kept
 // from clients.
@@ -30,13 +33,17 @@ func Memory(seed uint64) []Slot {
 
 // Give grants the client of a connection, from the side of its client, up to n SYNs from
 // now on, or none. Where another writer is at work it does nothing, and nobody waits.
-func (t *Table) Give(of *packet.Tuple, inDev, replyDev uint32, n int32) {
+func (t *Table) Give(now time.Duration, of *packet.Tuple, inDev, replyDev uint32, n int32) {
 	if !t.mu.TryLock() {
 		return
 	}
 	defer t.mu.Unlock()
 	port := wire(of.DstPort)
-	s := &t.slots[t.index(&of.Src, &of.Dst, port)]
+	i := t.index(&of.Src, &of.Dst, port)
+	s := &t.slots[i]
+	if now < t.until[i] {
+		return
+	}
 	same := s.fits(&of.Src, &of.Dst, port) && s.InDev == inDev && s.ReplyDev == replyDev
 	if !same && n > 0 {
 		s.Left.Store(0) // while the rest is of two grants
@@ -51,6 +58,21 @@ func (t *Table) Give(of *packet.Tuple, inDev, replyDev uint32, n int32) {
 	}
 }
 
+// Deny grants the client of a connection nothing until then.
+func (t *Table) Deny(of *packet.Tuple, until time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := t.index(&of.Src, &of.Dst, wire(of.DstPort))
+	t.until[i] = max(t.until[i], until)
+	t.slots[i].take()
+}
+
+// take takes back what was granted.
+func (s *Slot) take() {
+	s.Left.Store(0)
+	s.Port = [2]byte{} // that of no server: no SYN+ACK fits either
+}
+
 // Withdraw takes all grants back. Connections that began before are no reason to give one
 // again: see Since.
 func (t *Table) Withdraw(now time.Duration) {
@@ -61,7 +83,7 @@ func (t *Table) Withdraw(now time.Duration) {
 		return
 	}
 	for i := range t.slots {
-		t.slots[i].Left.Store(0)
+		t.slots[i].take()
 	}
 }
 

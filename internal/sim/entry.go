@@ -97,6 +97,14 @@ func (e *entry) copies(p *packet.Packet) bool {
 	return true
 }
 
+// over says whether a SYN begins another connection in place of the entry's.
+func (e *entry) over() bool { return e.reset || e.fin[0] && e.fin[1] }
+
+// answers says whether a SYN+ACK acknowledges what the client has said.
+func (e *entry) answers(p *packet.Packet) bool {
+	return e.near(0, p.Ack) && !e.maxEnd[0].LessThan(p.Ack)
+}
+
 // shows is what a query finds.
 func (e *entry) shows() packet.Kernel {
 	switch {

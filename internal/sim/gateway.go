@@ -5,6 +5,7 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/engine"
+	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
 )
 
@@ -27,9 +28,12 @@ type gateway struct {
 	packet   packet.Packet // that is being judged
 	out      packet.Packet // that is being sent
 	queries  []packet.Tuple
-	copies   []packet.Packet // that the engine has not taken note of yet
-	tickAt   time.Duration   // the next tick; never: nothing can come of one
-	telling  time.Duration   // until when both ends of killed connections are told
+	copies   []packet.Packet        // that the engine has not taken note of yet
+	grants   *grant.Table           // nil: it is asked about every SYN
+	memory   []grant.Slot           // of the grants
+	closing  map[name]time.Duration // when a FIN has last passed
+	tickAt   time.Duration          // the next tick; never: nothing can come of one
+	telling  time.Duration          // until when both ends of killed connections are told
 	ticked   func(*engine.Decision)
 }
 
@@ -39,6 +43,9 @@ func (g *gateway) receive(seen *packet.Packet) {
 	p := &g.packet
 	e := g.entries[nameOf(p.Tuple)]
 	if p.Flags.Has(packet.SYN) && !p.Flags.Has(packet.RST) {
+		if g.grants != nil && g.grants.Passes(p) && g.opens(p, e) {
+			return
+		}
 		p.Conn = packet.ConnNone
 		g.queue(p)
 		return
@@ -59,8 +66,7 @@ func (g *gateway) receive(seen *packet.Packet) {
 	}
 	if p.Conn == packet.ConnEstablished && e.passes(p) {
 		if e.copies(p) {
-			g.copies = append(g.copies, *p)
-			g.wake()
+			g.copy(p)
 		}
 		if w := g.world; w.trace != nil {
 			w.tracef("%v: in the kernel", show(p))
@@ -69,6 +75,59 @@ func (g *gateway) receive(seen *packet.Packet) {
 		return
 	}
 	g.queue(p)
+}
+
+// opens lets a SYN or SYN+ACK pass that is granted, if conntrack takes the one for the
+// beginning of a connection and the other for its answer, and says whether it did.
+func (g *gateway) opens(p *packet.Packet, e *entry) bool {
+	w := g.world
+	opening := e != nil && e.connmark == packet.MarkOpening
+	again := opening && p.Tuple == e.original && !e.sent[1]
+	switch {
+	case p.IsSYN() && g.closes(p):
+		return false
+	case p.IsSYN() && (e == nil || e.over()):
+		e = g.remember(entry{original: p.Tuple, connmark: packet.MarkOpening})
+		e.trackSYN(p, true)
+	case p.IsSYN() && again, p.IsSYNACK() && opening && p.Tuple != e.original && e.answers(p):
+		e.trackSYN(p, false)
+	default:
+		return false
+	}
+	e.last = w.clock.now
+	p.Conn = packet.ConnNone
+	g.copy(p)
+	if w.trace != nil {
+		w.tracef("%v: granted", show(p))
+	}
+	g.forward(p, e)
+	return true
+}
+
+// closes says whether a connection of the packet's tuple may have been closed without the
+// engine knowing yet.
+func (g *gateway) closes(p *packet.Packet) bool {
+	at, ok := g.closing[nameOf(p.Tuple)]
+	return ok && g.world.clock.now < at+grant.Grace
+}
+
+// copy has the engine take note of a packet that passes, before it judges the next.
+func (g *gateway) copy(p *packet.Packet) {
+	if p.Flags.Has(packet.FIN) {
+		g.closing[nameOf(p.Tuple)] = g.world.clock.now
+	}
+	g.copies = append(g.copies, *p)
+	g.wake()
+}
+
+// clearGrants makes the gateway's memory of grants one of none.
+func (g *gateway) clearGrants(seed uint64) *grant.Table {
+	if g.memory == nil {
+		g.memory = grant.Memory(0)
+	}
+	g.memory[0].Seed = seed
+	g.grants = grant.New(g.memory)
+	return g.grants
 }
 
 // queue has the engine judge a packet, as the daemon does.

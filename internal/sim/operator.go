@@ -30,7 +30,8 @@ func (w *world) reload() {
 	if w.trace != nil {
 		w.tracef("reload: %s, there: %v", describe(&s.rule), s.there)
 	}
-	w.gateway.engine.Reload(w.clock.now, w.config())
+	w.gateway.informed().Reload(w.clock.now, w.config())
+	w.gateway.engine.Withdraw(w.clock.now)
 	w.recount()
 }
 
@@ -143,6 +144,7 @@ func (w *world) overloaded(o *engine.Overload) {
 		return
 	}
 	w.abusers.overloads = append(w.abusers.overloads, *o)
+	w.gateway.engine.Withdraw(w.clock.now)
 	if w.trace != nil {
 		w.tracef("overload: %+v", *o)
 	}

@@ -61,6 +61,7 @@ type policy struct {
 	flushes    bool         // somebody empties the kernel's table, now and then
 	full       bool         // now and then it takes no entry
 	drains     bool         // it is about to stop: what would be proxied is kept
+	grants     bool         // its kernel lets SYNs pass that are granted
 }
 
 // weather is what the network does until it clears.
@@ -135,6 +136,7 @@ func newStory(r *rand.Rand) story {
 		s.weather = weather{lost: 1 + r.IntN(16), clears: never}
 	}
 	s.gateway.rules = s.newRules(r)
+	s.gateway.grants = r.IntN(2) == 0
 	return s
 }
 

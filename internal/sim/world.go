@@ -50,7 +50,7 @@ var worlds = sync.Pool{New: func() any {
 		tricks: make(map[name]*trickery), spoofed: make(map[name]bool), said: make(map[string]said),
 		server: &host{sockets: make(map[name]*socket)}, clients: &host{sockets: make(map[name]*socket)},
 	}
-	w.gateway.entries = make(map[name]*entry)
+	w.gateway.entries, w.gateway.closing = make(map[name]*entry), make(map[name]time.Duration)
 	w.gateway.ticked = w.gateway.decided
 	return w
 }}
@@ -75,6 +75,9 @@ func newWorld(o Options) *world {
 	}
 	g := &w.gateway
 	g.world, g.engine, g.tickAt = w, w.newEngine(), never
+	if w.story.gateway.grants {
+		g.engine.SetGrants(g.clearGrants(w.rand.Uint64()))
+	}
 	g.engine.SetTimestamps(w.story.gateway.stamps)
 	w.wire()
 	return w
@@ -88,6 +91,12 @@ func (w *world) clear() {
 	clear(w.server.sockets)
 	clear(w.clients.sockets)
 	clear(w.gateway.entries)
+	clear(w.gateway.closing)
+	if g := &w.gateway; g.grants != nil {
+		g.grants.Withdraw(0)
+		g.grants = nil
+	}
+	w.gateway.copies = w.gateway.copies[:0]
 	w.slab.used, w.admissions, w.abusers = 0, w.admissions[:0], abusers{}
 	w.reloaded, w.unruled, w.gateway.telling = 0, false, 0
 	w.honest, w.served, w.failures = w.honest[:0], w.served[:0], nil

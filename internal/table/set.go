@@ -17,8 +17,8 @@ var ErrFull = errors.New("the tables are full; raise limits.table_entries, or gi
 
 // Set is all tables. It is safe for concurrent use.
 type Set struct {
-	clock   func() time.Duration
-	changed func(t *Table, p netip.Prefix)
+	clock func() time.Duration
+	watch []func(t *Table, p netip.Prefix)
 
 	mu        sync.Mutex
 	tables    map[string]*Table
@@ -30,13 +30,19 @@ type Set struct {
 
 // New makes a set without a table. The clock is for look-ups, which are not told the time.
 func New(clock func() time.Duration) *Set {
-	return &Set{clock: clock, changed: func(*Table, netip.Prefix) {}, tables: make(map[string]*Table)}
+	return &Set{clock: clock, tables: make(map[string]*Table)}
 }
 
 // Watch has every change told: that there is another entry of that prefix, or none
-// any more. It is to be called before there is a table; f must be quick, and may ask
-// the table but not the set.
-func (s *Set) Watch(f func(t *Table, p netip.Prefix)) { s.changed = f }
+// any more. It is to be called before there is a table, by each who wants to be told; f
+// must be quick, and may ask the table but not the set.
+func (s *Set) Watch(f func(t *Table, p netip.Prefix)) { s.watch = append(s.watch, f) }
+
+func (s *Set) changed(t *Table, p netip.Prefix) {
+	for _, f := range s.watch {
+		f(t, p)
+	}
+}
 
 // Lookup finds a table for a ruleset; nil if there is none.
 func (s *Set) Lookup(name string) rules.Table {
