@@ -65,18 +65,19 @@ func open(seed uint64, inherited []*os.File) (p *Programs, err error) {
 	if len(inherited) == 0 {
 		p.slots[0].Seed = seed
 	}
-	if p.Ring, err = newRing(p.maps[1], &p.slots[0]); err != nil {
+	if p.Ring, err = newRing(p.maps[2], &p.slots[0]); err != nil {
 		return nil, err
 	}
 	p.Grants = grant.New(p.slots)
 	return p, p.pin()
 }
 
-// openMaps makes the memory of the grants and the ring, or goes on with those that there
-// are.
+// openMaps makes the memory of the grants, that of FINs, and the ring, or goes on with those
+// that there are.
 func (p *Programs) openMaps(inherited []*os.File) error {
 	specs := []*ebpf.MapSpec{
 		{Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(unsafe.Sizeof(grant.Slot{})), MaxEntries: grant.Slots, Flags: unix.BPF_F_MMAPABLE},
+		{Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: closingLen, MaxEntries: closings},
 		{Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
 	}
 	for i, spec := range specs {
@@ -114,12 +115,13 @@ func (p *Programs) pin() error {
 		return err
 	}
 	p.dir = dir
+	m := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD()}
 	for _, program := range []struct {
 		name string
 		code asm.Instructions
 	}{
-		{opensPin, opens(p.maps[0].FD(), p.slots[0].Seed)},
-		{recordsPin, records(p.maps[0].FD(), p.maps[1].FD())},
+		{opensPin, opens(m, p.slots[0].Seed)},
+		{recordsPin, records(m, p.slots[0].Seed)},
 	} {
 		if err := pinOne(filepath.Join(dir, program.name), program.name, program.code); err != nil {
 			return err

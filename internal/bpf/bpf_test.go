@@ -189,6 +189,35 @@ func TestWithdrawn(t *testing.T) {
 	}
 }
 
+// TestClosing has the kernel grant no SYN of a connection that is closing.
+func TestClosing(t *testing.T) {
+	inNamespace(t)
+	p := openTest(t, nil)
+	opens, records := program(t, p.Opens()), program(t, p.Records())
+	for _, tuples := range [][2]string{{"198.51.100.7:4000", "192.0.2.10:80"}, {"[2001:db8::7]:4000", "[2001:db8::10]:80"}} {
+		syn := packet.Segment{Tuple: tuple(tuples[0], tuples[1]), Flags: packet.SYN}
+		p.Grants.Give(0, &syn.Tuple, loopback, 0, 100)
+		other := syn
+		other.SrcPort++
+		for _, server := range []bool{false, true} {
+			fin := packet.Segment{Tuple: syn.Tuple, Flags: packet.FIN | packet.ACK}
+			if server {
+				fin.Tuple = syn.Tuple.Reverse()
+			}
+			for i, want := range []bool{true, false} {
+				if got := says(t, opens, wire.Append(nil, &syn)); got != want {
+					t.Errorf("%v: SYN after %d FINs: %v", syn.Tuple, i, got)
+				}
+				if !says(t, opens, wire.Append(nil, &other)) {
+					t.Errorf("%v: the SYN of another connection is not granted", syn.Tuple)
+				}
+				says(t, records, wire.Append(nil, &fin))
+			}
+			syn.SrcPort += 7
+		}
+	}
+}
+
 // TestRing has the kernel record packets, and another process go on with the ring.
 func TestRing(t *testing.T) {
 	inNamespace(t)

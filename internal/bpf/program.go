@@ -18,10 +18,14 @@ import (
 const (
 	headerAt = -40  // the first 40 octets
 	tcpAt    = -64  // the first 20 of the TCP header
-	keyAt    = -104 // client, server, and the server's port in a word
+	keyAt    = -104 // source, destination, and a port in a word: of a SYN, the key of its grant
 	indexAt  = -112
 	octetAt  = -120
+	mixedAt  = -128
 )
+
+// maps are what the programs share with each other and with user space.
+type maps struct{ grants, closing, ring int }
 
 // Fields of the kernel's struct __sk_buff (bpf.h).
 const (
@@ -86,9 +90,9 @@ func (c *code) answer(label string, a int32) {
 	c.add(asm.Mov.Imm(asm.R0, a), asm.Return())
 }
 
-// opens is the program that asks for a grant of a SYN, or of the SYN+ACK that answers one.
-func opens(slots int, seed uint64) asm.Instructions {
-	c := &code{}
+// parse reads the headers: the addresses to where the key is, the length of the packet to
+// R8 and that of its IP header to R9. Conntrack has put fragments together.
+func (c *code) parse() {
 	c.add(asm.Mov.Reg(asm.R6, asm.R1))
 	c.load(at(0), headerAt, ipv6Len)
 	c.add(
@@ -100,20 +104,24 @@ func opens(slots int, seed uint64) asm.Instructions {
 	c.ipv6()
 	c.ipv4()
 	c.label = "tcp"
+}
+
+// opens is the program that asks for a grant of a SYN, or of the SYN+ACK that answers one.
+func opens(m maps, seed uint64) asm.Instructions {
+	c := &code{}
+	c.parse()
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
 		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.PSH|packet.ACK|packet.URG)),
 		asm.JEq.Imm(asm.R1, int32(packet.SYN), "syn"),
 		asm.JNE.Imm(asm.R1, int32(packet.SYN|packet.ACK), "no"),
 	)
-	c.synack(slots, seed)
-	c.syn(slots, seed)
+	c.synack(m, seed)
+	c.syn(m, seed)
 	c.answer("no", 0)
 	return c.Instructions
 }
 
-// ipv6 takes the addresses of an IPv6 header to where a SYN's key is. R8 is the length of
-// the packet from here on, and R9 of its IP header.
 func (c *code) ipv6() {
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, headerAt+6, asm.Byte),
@@ -131,7 +139,6 @@ func (c *code) ipv6() {
 	c.add(asm.Ja.Label("tcp"))
 }
 
-// ipv4 does so with an IPv4 header. Conntrack has put fragments together.
 func (c *code) ipv4() {
 	c.label = "ipv4"
 	c.add(
@@ -155,14 +162,14 @@ func (c *code) ipv4() {
 }
 
 // synack looks for the grant with the addresses the other way round.
-func (c *code) synack(slots int, seed uint64) {
+func (c *code) synack(m maps, seed uint64) {
 	for i := int16(0); i < 16; i += 8 {
 		c.add(
 			asm.LoadMem(asm.R1, asm.RFP, keyAt+i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+16+i, asm.DWord),
 			asm.StoreMem(asm.RFP, keyAt+i, asm.R2, asm.DWord), asm.StoreMem(asm.RFP, keyAt+16+i, asm.R1, asm.DWord),
 		)
 	}
-	c.find(slots, seed, tcpAt)
+	c.find(m, seed, tcpAt)
 	c.add(
 		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.ReplyDev)), asm.Word),
 		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
@@ -172,10 +179,10 @@ func (c *code) synack(slots int, seed uint64) {
 	c.answer("answered", 1)
 }
 
-// syn takes one off what is left.
-func (c *code) syn(slots int, seed uint64) {
+// syn takes one off what is left, unless the connection may be one that is closing.
+func (c *code) syn(m maps, seed uint64) {
 	c.label = "syn"
-	c.find(slots, seed, tcpAt+2)
+	c.find(m, seed, tcpAt+2)
 	left := int16(unsafe.Offsetof(grant.Slot{}.Left))
 	c.add(
 		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.InDev)), asm.Word),
@@ -184,7 +191,18 @@ func (c *code) syn(slots int, seed uint64) {
 		asm.LoadMem(asm.R1, asm.R7, left, asm.Word),
 		asm.JSLE.Imm32(asm.R1, 0, "no"),
 	)
-	c.plain("granted")
+	c.plain("plain")
+	c.label = "plain"
+	c.findClosing(m, seed)
+	c.add(
+		asm.LoadMem(asm.R1, asm.R0, tagAt, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R9, "granted"),
+		asm.LoadMem(asm.R8, asm.R0, stampAt, asm.Word),
+		asm.FnKtimeGetNs.Call(),
+		asm.RSh.Imm(asm.R0, stampShift),
+		asm.Sub.Reg32(asm.R0, asm.R8),
+		asm.JLT.Imm(asm.R0, grace, "no"),
+	)
 	c.label = "granted"
 	c.add(
 		asm.Mov.Imm(asm.R1, -1),
@@ -195,29 +213,11 @@ func (c *code) syn(slots int, seed uint64) {
 
 // find puts the slot of the key into R7, or says no. The server's port is in the frame at
 // port.
-func (c *code) find(slots int, seed uint64, port int16) {
-	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, port, asm.Half),
-		asm.StoreMem(asm.RFP, keyAt+32, asm.R1, asm.DWord),
-		asm.LoadImm(asm.R1, int64(seed), asm.DWord),
-		asm.LoadImm(asm.R3, mix, asm.DWord),
-	)
-	for i := int16(0); i < 40; i += 8 {
-		c.add(
-			asm.LoadMem(asm.R2, asm.RFP, keyAt+i, asm.DWord),
-			asm.Xor.Reg(asm.R1, asm.R2), asm.Mul.Reg(asm.R1, asm.R3),
-			asm.Mov.Reg(asm.R2, asm.R1), asm.RSh.Imm(asm.R2, 32), asm.Xor.Reg(asm.R1, asm.R2),
-		)
-	}
-	c.add(
-		asm.And.Imm(asm.R1, grant.Slots-1),
-		asm.StoreMem(asm.RFP, indexAt, asm.R1, asm.Word),
-		asm.LoadMapPtr(asm.R1, slots),
-		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, indexAt),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "no"),
-		asm.Mov.Reg(asm.R7, asm.R0),
-	)
+func (c *code) find(m maps, seed uint64, port int16) {
+	c.mix(seed, port, keyAt, keyAt+8, keyAt+16, keyAt+24)
+	c.add(asm.And.Imm(asm.R1, grant.Slots-1))
+	c.element(m.grants, "no")
+	c.add(asm.Mov.Reg(asm.R7, asm.R0))
 	for i := int16(0); i < 32; i += 8 {
 		c.add(
 			asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+i, asm.DWord),
@@ -231,8 +231,58 @@ func (c *code) find(slots int, seed uint64, port int16) {
 	)
 }
 
-// mix is grant.Mix, signed.
-const mix = grant.Mix - 1<<64
+// mix hashes the words of the frame and a port of it into R1, as package grant does.
+func (c *code) mix(seed uint64, port int16, words ...int16) {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, port, asm.Half),
+		asm.StoreMem(asm.RFP, keyAt+32, asm.R1, asm.DWord),
+		asm.LoadImm(asm.R1, int64(seed), asm.DWord),
+		asm.LoadImm(asm.R3, grant.Mix-1<<64, asm.DWord),
+	)
+	for _, word := range append(words, keyAt+32) {
+		c.add(
+			asm.LoadMem(asm.R2, asm.RFP, word, asm.DWord),
+			asm.Xor.Reg(asm.R1, asm.R2), asm.Mul.Reg(asm.R1, asm.R3),
+			asm.Mov.Reg(asm.R2, asm.R1), asm.RSh.Imm(asm.R2, 32), asm.Xor.Reg(asm.R1, asm.R2),
+		)
+	}
+}
+
+// element puts the address of the element with the number in R1 into R0.
+func (c *code) element(of int, otherwise string) {
+	c.add(
+		asm.StoreMem(asm.RFP, indexAt, asm.R1, asm.Word),
+		asm.LoadMapPtr(asm.R1, of),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, indexAt),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, otherwise),
+	)
+}
+
+// The kernel remembers by the hash of its tuple which connection has sent a FIN, and when:
+// in 2^20 ns, modulo 2^32. One has the place of another at times.
+const (
+	closings   = 1 << 16
+	stampAt    = 0
+	tagAt      = 4
+	closingLen = 8
+	stampShift = 20
+	grace      = int32(grant.Grace >> stampShift)
+)
+
+// findClosing puts the address of what is remembered of the packet's tuple into R0, and the
+// tag of the tuple into R9: the same for both directions.
+func (c *code) findClosing(m maps, seed uint64) {
+	c.mix(seed, tcpAt, keyAt, keyAt+8)
+	c.add(asm.StoreMem(asm.RFP, mixedAt, asm.R1, asm.DWord))
+	c.mix(seed, tcpAt+2, keyAt+16, keyAt+24)
+	c.add(
+		asm.LoadMem(asm.R2, asm.RFP, mixedAt, asm.DWord), asm.Add.Reg(asm.R1, asm.R2),
+		asm.Mov.Reg(asm.R9, asm.R1), asm.RSh.Imm(asm.R9, 32),
+		asm.And.Imm(asm.R1, closings-1),
+	)
+	c.element(m.closing, "no")
+}
 
 // plain goes on at done for a SYN or SYN+ACK that means nothing to an application before
 // the handshake is over: it has no payload, and no option of TCP Fast Open.
@@ -292,18 +342,24 @@ const (
 	noWakeup = 1 // BPF_RB_NO_WAKEUP
 )
 
-// records is the program that puts a packet into the ring.
-func records(slots, ring int) asm.Instructions {
+// records is the program that puts a packet into the ring, and remembers a FIN.
+func records(m maps, seed uint64) asm.Instructions {
 	c := &code{}
-	c.add(asm.Mov.Reg(asm.R6, asm.R1))
-	c.load(at(0), headerAt, minRecorded)
+	c.parse()
 	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, headerAt, asm.Byte),
-		asm.JEq.Imm(asm.R1, plainIPv4, "plain"),
-		asm.LoadMem(asm.R1, asm.RFP, headerAt+6, asm.Byte),
-		asm.JNE.Imm(asm.R1, protoTCP, "no"), // an IPv4 header with options has no 6 there: no fragment is that long
+		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
+		asm.And.Imm(asm.R1, int32(packet.FIN)),
+		asm.JEq.Imm(asm.R1, 0, "put"),
 	)
-	c.label = "plain"
+	c.findClosing(m, seed)
+	c.add(
+		asm.StoreMem(asm.R0, tagAt, asm.R9, asm.Word),
+		asm.Mov.Reg(asm.R7, asm.R0),
+		asm.FnKtimeGetNs.Call(),
+		asm.RSh.Imm(asm.R0, stampShift),
+		asm.StoreMem(asm.R7, stampAt, asm.R0, asm.Word),
+	)
+	c.label = "put"
 	c.add(
 		asm.LoadMem(asm.R8, asm.R6, skbLen, asm.Word),
 		asm.JLE.Imm(asm.R8, maxRecorded, "fits"),
@@ -312,7 +368,7 @@ func records(slots, ring int) asm.Instructions {
 	c.label = "fits"
 	c.add(
 		asm.JLT.Imm(asm.R8, minRecorded, "no"),
-		asm.LoadMapPtr(asm.R1, ring),
+		asm.LoadMapPtr(asm.R1, m.ring),
 		asm.Mov.Imm(asm.R2, recordSize),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnRingbufReserve.Call(),
@@ -336,12 +392,9 @@ func records(slots, ring int) asm.Instructions {
 	c.label = "discard"
 	c.add(asm.FnRingbufDiscard.Call())
 	c.label = "no"
+	c.add(asm.Mov.Imm(asm.R1, 0))
+	c.element(m.grants, "end")
 	c.add(
-		asm.StoreImm(asm.RFP, indexAt, 0, asm.Word),
-		asm.LoadMapPtr(asm.R1, slots),
-		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, indexAt),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "end"),
 		asm.Mov.Imm(asm.R1, 1),
 		asm.AddAtomic.Mem(asm.R0, asm.R1, asm.Word, int16(unsafe.Offsetof(grant.Slot{}.Missed))),
 	)
