@@ -29,6 +29,7 @@ import (
 	"context"
 	"log/slog"
 	"os/exec"
+	"strings"
 
 	"nfqfw/internal/ipset"
 	"nfqfw/rules"
@@ -39,8 +40,15 @@ type Config struct {
 	Rules      []rules.Rule // their interfaces, addresses and ports are the scope, unless the kernel carries them out by itself; names of interfaces are not checked
 	Finishing  []rules.Rule // are in scope too: rules that have vanished, and whose connections go on
 	FirstQueue uint16
-	LastQueue  uint16 // at least FirstQueue; packets are spread over all queues between
-	Open       bool   // new connections pass while nobody listens to the queues
+	LastQueue  uint16    // at least FirstQueue; packets are spread over all queues between
+	Open       bool      // new connections pass while nobody listens to the queues
+	Programs   *Programs // nil: the kernel lets nothing pass without asking, and copies by NFLOG
+}
+
+// Programs are the paths of pinned programs of bpf that rules ask (internal/bpf).
+type Programs struct {
+	Opens   string // is a SYN, or SYN+ACK, granted?
+	Records string // tell the engine of a packet; no if that cannot be done
 }
 
 // Family is a version of IP.
@@ -99,8 +107,8 @@ func (h *Hooks) Check() error {
 }
 
 // Install replaces the hooks that may be there by those of the configuration.
-// If iptables refuses them, it tries again without the target SYNPROXY, which not
-// every kernel has.
+// If iptables refuses them, it tries again without the programs of bpf, and then without
+// the target SYNPROXY, which not every kernel has.
 //
 // After an error the hooks of one version of IP may be new, those of the other
 // old or missing; Install can be called again, and Remove tidies up.
@@ -109,7 +117,13 @@ func (h *Hooks) Install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.forgo(ctx)
 	err = h.install(ctx, families, true)
+	if err != nil && ctx.Err() == nil && h.config.Programs != nil {
+		h.log.Warn("each SYN waits for user space: rules that ask BPF cannot be installed", "err", err)
+		h.config.Programs = nil
+		err = h.install(ctx, families, true)
+	}
 	h.timestamps = err == nil
 	if err != nil && ctx.Err() == nil {
 		lacking := err
@@ -125,6 +139,22 @@ func (h *Hooks) Install(ctx context.Context) error {
 	}
 	return nil
 }
+
+// forgo does without the programs where iptables' back end is the legacy one. It looks each
+// of them up again whenever anybody changes a table: should one be gone, nobody could.
+func (h *Hooks) forgo(ctx context.Context) {
+	if h.config.Programs == nil {
+		return
+	}
+	version, err := run(ctx, "", IPv4.command("save"), "--version")
+	if err == nil && strings.Contains(version, "legacy") {
+		h.log.Info("each SYN waits for user space: iptables has its legacy back end")
+		h.config.Programs = nil
+	}
+}
+
+// Grants says whether the hooks ask the programs of the configuration.
+func (h *Hooks) Grants() bool { return h.config.Programs != nil }
 
 // Text is what Install installs, for all versions of IP and a kernel that has all it may
 // have: hooks of the same text are the same.

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"nfqfw/internal/bpf"
 	"nfqfw/internal/ipset"
 	"nfqfw/internal/netnstest"
 )
@@ -307,6 +309,7 @@ func TestIptablesAcceptsGoldenFiles(t *testing.T) {
 		newNamespace(t)
 		for name, c := range golden {
 			makeSets(t, c)
+			pinPrograms(t, &c)
 			for _, f := range Families {
 				if err := restore(t.Context(), f, Rules(c, f)); err != nil {
 					t.Errorf("%s, %s: %v", name, f, err)
@@ -316,6 +319,41 @@ func TestIptablesAcceptsGoldenFiles(t *testing.T) {
 				must(t, restore(t.Context(), f, removal(present)))
 			}
 		}
+	})
+}
+
+// pinPrograms has the programs there that hooks refer to, if they do.
+func pinPrograms(t *testing.T, c *Config) {
+	t.Helper()
+	if c.Programs == nil {
+		return
+	}
+	p, err := bpf.Open(0, nil)
+	must(t, err)
+	t.Cleanup(func() { must(t, errors.Join(p.Unpin(), p.Close())) })
+	c.Programs = &Programs{Opens: p.Opens(), Records: p.Records()}
+}
+
+// Without what the programs take, the hooks do without them: where they are not, and where
+// the back end would look for them again and again.
+func TestInstallWithoutPrograms(t *testing.T) {
+	backends(t, func(t *testing.T) {
+		newNamespace(t)
+		h := newHooks(golden["granted"])
+		must(t, h.Install(t.Context()))
+		if h.Grants() {
+			t.Error("rules ask programs that are not there")
+		}
+		want := golden["granted"]
+		want.Programs = nil
+		if h.Text() != newHooks(want).Text() {
+			t.Error("the hooks are not those without the programs")
+		}
+		intact, err := h.Intact(t.Context())
+		if !intact || err != nil {
+			t.Errorf("intact %v: %v", intact, err)
+		}
+		must(t, h.Remove(t.Context()))
 	})
 }
 

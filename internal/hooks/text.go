@@ -31,17 +31,26 @@ const Closing = prefix + "CLOSING"
 // connection, and lets it pass.
 const copied = prefix + "COPY"
 
+// The kernel lets SYNs, and their answers, pass the raw table that are granted (granted),
+// and tells of them in the mangle table once conntrack has agreed (opened, opening).
+const (
+	granted = prefix + "GRANTED"
+	opened  = prefix + "OPENED"
+	opening = prefix + "OPENING"
+)
+
 // tables are the tables in which we have chains, and the built-in chains that
 // jump to them. Each table changes at once, and the two one after the other:
 // they come in this order and go in the opposite one, for the mangle table can do
 // without the raw one, at a price, and not the other way.
 var tables = []struct {
-	name    string
-	builtin []string
-	extra   []string // chains of ours that no built-in chain jumps to
+	name     string
+	builtin  []string
+	extra    []string // chains of ours that no built-in chain jumps to
+	granting []string // more of these, if the kernel may be granted something
 }{
-	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, copied, Closing, Translation}},
-	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}, extra: []string{notrack}},
+	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, copied, Closing, Translation}, granting: []string{opened, opening}},
+	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}, extra: []string{notrack}, granting: []string{granted}},
 }
 
 // Rules is what Install gives to iptables-restore --noflush, or its IPv6 twin,
@@ -59,7 +68,7 @@ func text(c Config, f Family, present installed, timestamps bool) string {
 	for _, t := range tables {
 		w.line("*%s", t.name)
 		// To declare a chain that exists flushes it.
-		for _, chain := range ours(t.builtin, t.extra) {
+		for _, chain := range w.chains(t.builtin, t.extra, t.granting) {
 			w.line(":%s - [0:0]", chain)
 		}
 		for _, jump := range present[t.name].jumps {
@@ -78,13 +87,16 @@ func text(c Config, f Family, present installed, timestamps bool) string {
 	return w.String()
 }
 
-// ours are the names of our chains in a table.
-func ours(builtin, extra []string) []string {
-	var names []string
+// chains are the names of our chains in a table.
+func (w *writer) chains(builtin, extra, granting []string) (names []string) {
 	for _, b := range builtin {
 		names = append(names, prefix+b)
 	}
-	return append(names, extra...)
+	names = append(names, extra...)
+	if w.config.Programs != nil {
+		names = append(names, granting...)
+	}
+	return names
 }
 
 // A writer builds the text.
@@ -108,11 +120,21 @@ func (w *writer) jump(table, builtin string) {
 		to(" --tcp-flags SYN,RST SYN"+isNot(packet.MarkOwn), prefix+builtin)
 		to(is(packet.MarkOwn), notrack)
 	case builtin == "PREROUTING" || builtin == "OUTPUT":
-		to(is(0), prefix+builtin) // neither ours nor judged in the raw table already
+		w.jumpUnmarked(to, prefix+builtin)
 	default:
 		// The engine has said something, of a packet that is not ours.
 		to(fmt.Sprintf(" -m mark ! --mark 0x0/%#x", mask&^uint32(packet.MarkOwn)), prefix+builtin)
 	}
+}
+
+// jumpUnmarked leads what is neither ours nor judged in the raw table already; but what is
+// granted there, too.
+func (w *writer) jumpUnmarked(to func(match, chain string), chain string) {
+	bits := mask
+	if w.config.Programs != nil {
+		bits &^= uint32(packet.MarkGranted)
+	}
+	to(fmt.Sprintf(" -m mark --mark 0x0/%#x", bits), chain)
 }
 
 // raw catches SYN and SYN+ACK before conntrack sees them, so that a flood
@@ -121,9 +143,15 @@ func (w *writer) raw() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
 		w.notLoopback(b)
 		w.drop(b, " --tcp-flags FIN,SYN,RST,ACK SYN")
+		if w.config.Programs != nil {
+			w.line("-A %s%s -g %s", prefix+b, asks(w.config.Programs.Opens), granted)
+		}
 		w.inScope(b, " -p tcp", "-j "+w.queue(w.config.Open))
 	}
 	w.line("-A %s -j CT --notrack", notrack)
+	if w.config.Programs != nil {
+		w.line("-A %s -j %s", granted, setMark(packet.MarkGranted))
+	}
 }
 
 // mangle queues what conntrack has seen, and steers what follows by the mark
@@ -132,6 +160,9 @@ func (w *writer) mangle() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
 		// Payload of admitted connections goes no further.
 		w.line("-A %s%s%s -j RETURN", prefix+b, payload, steers(packet.MarkClear))
+		if w.config.Programs != nil {
+			w.line("-A %s%s -g %s", prefix+b, is(packet.MarkGranted), opened)
+		}
 		w.notLoopback(b)
 		w.copy(b)
 		// What belongs to an open connection goes on.
@@ -140,6 +171,7 @@ func (w *writer) mangle() {
 		w.inScope(b, " -p tcp", "-g "+steps)
 	}
 	w.steps()
+	w.opens()
 	w.copies()
 	for _, b := range []string{"FORWARD", "INPUT", "POSTROUTING"} {
 		w.saveMark(prefix + b)
@@ -267,12 +299,32 @@ func (w *writer) steps() {
 	add(" -j %s", w.queue(w.config.Open))
 }
 
+// opens writes the chains for what is granted. What conntrack takes for something else than
+// the beginning of a connection, or its answer, or what cannot be told of, is queued.
+func (w *writer) opens() {
+	p := w.config.Programs
+	if p == nil {
+		return
+	}
+	w.line("-A %s -j %s", opened, setMark(0))
+	w.line("-A %s -p tcp --tcp-flags SYN,ACK SYN -m conntrack --ctstate NEW%s -g %s", opened, asks(p.Records), opening)
+	w.line("-A %s -p tcp --tcp-flags SYN,ACK SYN,ACK%s%s --ctdir REPLY%s -j RETURN", opened, connIs(packet.MarkOpening), established, asks(p.Records))
+	w.line("-A %s -g %s", opened, steps)
+	w.line("-A %s -j %s", opening, setConnmark(packet.MarkOpening, packet.MarkMask))
+}
+
+// asks matches what a program says yes to.
+func asks(program string) string { return " -m bpf --object-pinned " + program }
+
 // copies writes the chain that copies a FIN of an admitted connection, and the first
 // packet after it, which is most likely the answer. If it is not, the other side's FIN
 // acknowledges this one.
 func (w *writer) copies() {
 	w.line("-A %s%s -j %s", copied, payload, setConnmark(packet.MarkClear, packet.MarkSteer))
 	w.remember(copied, fin+" -m conntrack --ctdir %s", packet.MarkClosing)
+	if p := w.config.Programs; p != nil {
+		w.line("-A %s%s -j RETURN", copied, asks(p.Records))
+	}
 	w.line("-A %s -j NFLOG --nflog-group %d", copied, w.config.FirstQueue)
 }
 

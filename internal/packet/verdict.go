@@ -54,6 +54,10 @@ const MarkSteer = MarkMask &^ MarkServerClosed
 // steers: these are the connections whose closing is copied, and not queued.
 const MarkCopied = MarkSteer &^ (MarkClear ^ MarkClosing)
 
+// MarkGranted is set by the hooks in the raw table, on a SYN or SYN+ACK that passes without
+// having been judged (internal/grant). It goes in the mangle table.
+const MarkGranted Mark = 0x80000000
+
 // Marks that the hooks set before a packet is queued, to tell its Conn.
 const (
 	MarkConnNew     Mark = 0x80000000
