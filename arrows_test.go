@@ -54,10 +54,10 @@ var edges = map[string]struct{ only, why string }{
 
 // below lists what must not import what: arrows point down only.
 var below = map[string][]string{
-	"internal/daemon":  {"internal/engine", "internal/nfq", "internal/inject", "internal/offload", "internal/hooks", "internal/control", "internal/config", "internal/wire", "internal/backlog", "internal/route", "internal/table", "internal/ipset"},
-	"internal/engine":  {"internal/wire", "internal/nfq", "internal/inject", "internal/offload", "internal/hooks", "internal/control", "internal/config", "internal/backlog", "internal/table", "internal/ipset"},
+	"internal/daemon":  {"internal/engine", "internal/bpf", "internal/nfq", "internal/inject", "internal/offload", "internal/hooks", "internal/control", "internal/config", "internal/wire", "internal/backlog", "internal/route", "internal/table", "internal/ipset"},
+	"internal/engine":  {"internal/wire", "internal/bpf", "internal/nfq", "internal/inject", "internal/offload", "internal/hooks", "internal/control", "internal/config", "internal/backlog", "internal/table", "internal/ipset"},
 	"internal/control": {"internal/nfq", "internal/hooks", "internal/config", "internal/table", "internal/ipset"},
-	"internal/hooks":   {"internal/ipset", "internal/table", "internal/config"},
+	"internal/hooks":   {"internal/bpf", "internal/ipset", "internal/table", "internal/config"},
 	"internal/ipset":   {"internal/table", "internal/config"},
 	"cmd/nfqfw":        {"internal/daemon", "internal/config", "internal/control", "integration"},
 }

@@ -18,10 +18,7 @@ import (
 const root = "/sys/fs/bpf"
 
 // pins are the names of the programs in the directory of a network namespace.
-const (
-	opensPin   = "opens"
-	recordsPin = "records"
-)
+var pins = [2]string{"opens", "records"}
 
 // Programs are what is loaded into the kernel.
 type Programs struct {
@@ -29,13 +26,13 @@ type Programs struct {
 	Ring   *Ring
 
 	dir    string
+	loaded [2]*ebpf.Program // in the order of pins
 	memory []byte
 	slots  []grant.Slot
 	maps   []*ebpf.Map
 }
 
-// Open loads the programs and pins them, for the network namespace of the calling thread.
-// It goes on with the memory and the ring of another process, if there are such, as Files
+// Open loads the programs, and mounts the file system for their pins. It goes on with the memory and the ring of another process, if there are such, as Files
 // gives them; the descriptors are its own then. The seed is for memory that is new. It
 // fails with an error that wraps os.ErrPermission for want of a privilege.
 func Open(seed uint64, inherited []*os.File) (*Programs, error) {
@@ -69,7 +66,7 @@ func open(seed uint64, inherited []*os.File) (p *Programs, err error) {
 		return nil, err
 	}
 	p.Grants = grant.New(p.slots)
-	return p, p.pin()
+	return p, errors.Join(p.load(), mount())
 }
 
 // openMaps makes the memory of the grants, that of FINs, and the ring, or goes on with those
@@ -108,45 +105,40 @@ func (p *Programs) mapMemory() (err error) {
 	return nil
 }
 
-// pin loads the programs and pins them in place of those that were there.
-func (p *Programs) pin() error {
-	dir, err := directory()
-	if err != nil {
-		return err
-	}
-	p.dir = dir
-	m := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD()}
-	for _, program := range []struct {
-		name string
-		code asm.Instructions
-	}{
-		{opensPin, opens(m, p.slots[0].Seed)},
-		{recordsPin, records(m, p.slots[0].Seed)},
-	} {
-		if err := pinOne(filepath.Join(dir, program.name), program.name, program.code); err != nil {
+// load loads the programs.
+func (p *Programs) load() (err error) {
+	m, seed := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD()}, p.slots[0].Seed
+	for i, code := range []asm.Instructions{opens(m, seed), records(m, seed)} {
+		spec := &ebpf.ProgramSpec{Name: "nfqfw_" + pins[i], Type: ebpf.SocketFilter, Instructions: code, License: "GPL"}
+		if p.loaded[i], err = ebpf.NewProgram(spec); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func pinOne(path, name string, code asm.Instructions) error {
-	loaded, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "nfqfw_" + name, Type: ebpf.SocketFilter, Instructions: code, License: "GPL"})
+// Pin pins the programs where rules of the calling thread's network namespace find them,
+// in place of those that were there.
+func (p *Programs) Pin() error {
+	dir, err := directory()
 	if err != nil {
-		return err
+		return fmt.Errorf("bpf: pin: %w", err)
 	}
-	defer loaded.Close() // the pin keeps it
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for i, name := range pins {
+		path := filepath.Join(dir, name)
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("bpf: pin: %w", err)
+		}
+		if err := p.loaded[i].Pin(path); err != nil {
+			return fmt.Errorf("bpf: pin: %w", err)
+		}
 	}
-	return loaded.Pin(path)
+	p.dir = dir
+	return nil
 }
 
 // directory makes a directory for the pins of the network namespace of the calling thread.
 func directory() (string, error) {
-	if err := mount(); err != nil {
-		return "", err
-	}
 	var namespace unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &namespace); err != nil {
 		return "", os.NewSyscallError("stat", err)
@@ -173,11 +165,17 @@ func mount() error {
 	return nil
 }
 
-// Opens is the path of the program that asks for a grant.
-func (p *Programs) Opens() string { return filepath.Join(p.dir, opensPin) }
+// Pinned says whether the programs are where rules find them.
+func (p *Programs) Pinned() bool { return p.dir != "" }
 
-// Records is the path of the program that records a packet.
-func (p *Programs) Records() string { return filepath.Join(p.dir, recordsPin) }
+// Opens is the path of the program that asks for a grant, once it is pinned.
+func (p *Programs) Opens() string { return filepath.Join(p.dir, pins[0]) }
+
+// Records is the path of the program that records a packet, once it is pinned.
+func (p *Programs) Records() string { return filepath.Join(p.dir, pins[1]) }
+
+// FileCount is how many Files there are.
+const FileCount = 3
 
 // Files are other descriptors of the memory and of the ring, for a process that inherits
 // them.
@@ -192,8 +190,11 @@ func (p *Programs) Files() (files []*os.File, err error) {
 	return files, nil
 }
 
-// Unpin takes the pins away. Rules that refer to the programs go on.
+// Unpin takes the pins away, if there are any. Rules that refer to the programs go on.
 func (p *Programs) Unpin() error {
+	if p.dir == "" {
+		return nil
+	}
 	err := errors.Join(os.Remove(p.Opens()), os.Remove(p.Records()), os.Remove(p.dir))
 	if err != nil {
 		return fmt.Errorf("bpf: unpin: %w", err)
@@ -206,6 +207,9 @@ func (p *Programs) Unpin() error {
 func (p *Programs) Close() (err error) {
 	if p.Ring != nil {
 		err = p.Ring.close()
+	}
+	for _, program := range p.loaded {
+		err = errors.Join(err, program.Close())
 	}
 	for _, m := range p.maps {
 		err = errors.Join(err, m.Close())

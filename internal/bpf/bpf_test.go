@@ -37,6 +37,9 @@ func openTest(t *testing.T, inherited []*os.File) *Programs {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := p.Pin(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		err := p.Close()
 		if len(inherited) == 0 {

@@ -10,10 +10,10 @@
 // before a packet came to a queue, a Read between that packet's arrival and its judgement
 // finds. That is what a log group does too (nfq.Log), at a tenth of the price.
 //
-// The programs are loaded, and pinned where iptables finds them, by Open; that takes
-// CAP_BPF, and CAP_SYS_ADMIN once where nobody has mounted the file system of bpf. Nothing
-// later takes a privilege. Pins are one network namespace's, and a new Open replaces them:
-// rules that refer to older programs keep those until they go.
+// Open loads the programs, which takes CAP_BPF, and CAP_SYS_ADMIN where nobody has mounted
+// the file system of bpf. Nothing later takes a privilege. Pin puts them where iptables
+// finds them, one place for each network namespace: rules that refer to older programs keep
+// those until they go.
 //
 // It refuses to work on machines that are big-endian.
 package bpf

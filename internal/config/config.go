@@ -45,6 +45,7 @@ type Daemon struct {
 	ControlGroup string // the group that may use it; empty: only the daemon's own user
 	Queues       int    // number of kernel queues, at most MaxQueues; 0: one per CPU
 	WhenDown     WhenDown
+	BPF          BPF
 }
 
 // DefaultSocket is where the daemon listens unless told otherwise.
@@ -72,6 +73,25 @@ var whenDownWords = []string{"closed", "open"}
 func (w WhenDown) String() string {
 	if int(w) < len(whenDownWords) {
 		return whenDownWords[w]
+	}
+	return "unknown"
+}
+
+// BPF is whether the kernel may let pass by itself what no limit would refuse.
+type BPF uint8
+
+// When it may.
+const (
+	BPFAuto  BPF = iota // where the kernel and the daemon's privileges allow it
+	BPFNever            // each SYN waits for user space
+)
+
+var bpfWords = []string{"auto", "never"}
+
+// String is the configuration's word.
+func (b BPF) String() string {
+	if int(b) < len(bpfWords) {
+		return bpfWords[b]
 	}
 	return "unknown"
 }

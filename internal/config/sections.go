@@ -24,6 +24,7 @@ func readDaemon(s section, d *Daemon) {
 		})},
 		{key: "queues", value: number(&d.Queues, 0, MaxQueues)},
 		{key: "when_down", value: word(&d.WhenDown, whenDownWords)},
+		{key: "bpf", value: word(&d.BPF, bpfWords)},
 	})
 }
 

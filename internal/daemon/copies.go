@@ -12,8 +12,8 @@ import (
 	"nfqfw/internal/wire"
 )
 
-// copies are the packets that the kernel has let pass and tells of: FINs of admitted
-// connections, and what answers them. Whoever is about to judge a packet takes note of
+// copies are the packets that the kernel has let pass and tells of: SYNs that were granted
+// and their answers, FINs of admitted connections and what answers them. Whoever is about to judge a packet takes note of
 // them before, so that all counts are as if they had been judged themselves; and so does
 // who lists. It is safe for concurrent use.
 type copies struct {
@@ -25,9 +25,10 @@ type copies struct {
 	group   *nfq.Log // nil: closed
 	decoder *wire.Decoder
 
-	packet   packet.Packet
-	decision engine.Decision
-	note     func(*nfq.Message)
+	packet     packet.Packet
+	decision   engine.Decision
+	noteCopy   func(*nfq.Message)
+	noteRecord func(uint32, []byte)
 }
 
 func (d *daemon) newCopies() (*copies, error) {
@@ -40,7 +41,7 @@ func (d *daemon) newCopies() (*copies, error) {
 		return nil, errors.Join(err, group.Close())
 	}
 	c := &copies{heart: heart{loop: "copies"}, entries: entries, group: group, decoder: wire.NewDecoder()}
-	c.note = c.noteOne
+	c.noteCopy, c.noteRecord = c.noteCopied, c.noteRecorded
 	d.hearts = append(d.hearts, &c.heart)
 	return c, nil
 }
@@ -66,20 +67,32 @@ func (c *copies) take() {
 		return
 	}
 	defer c.rest()
-	if err := c.group.Read(c.note); err != nil {
+	all, err := c.takeRecorded()
+	if !all {
+		err = errors.Join(err, c.group.Read(c.noteCopy))
+	}
+	if err != nil {
 		c.missed.Store(true)
 		c.failures.Do(func() { c.log.Warn("closings were not seen; the kernel is asked for them", "err", err) })
 	}
 }
 
-func (c *copies) noteOne(m *nfq.Message) {
-	c.beat()
-	d, p := &c.decision, &c.packet
+func (c *copies) noteCopied(m *nfq.Message) {
+	p := &c.packet
 	*p = packet.Packet{InDev: m.InDev, Conn: packet.ConnEstablished, Copied: true}
 	if c.decoder.Decode(m.Payload, m.Total, p) != packet.ReasonMatch {
 		return // as nobody takes note of it who gets it
 	}
-	c.decide(c.now(), p, d)
+	c.note()
+}
+
+// note has the engine take note of the packet.
+func (c *copies) note() {
+	c.beat()
+	d, p, now := &c.decision, &c.packet, c.now()
+	c.decide(now, p, d)
+	c.remember(now, p.Tuple, &d.Refusal)
+	c.order(&d.Evicted)
 	c.order(&d.Offload)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"nfqfw/internal/bpf"
 	"nfqfw/internal/config"
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
@@ -76,6 +78,9 @@ type daemon struct {
 	handedOver atomic.Bool       // another daemon has taken over
 	gone       chan struct{}     // closed then
 
+	programs *bpf.Programs // nil: the kernel has none of ours
+	bequest  []*os.File    // the memory and the ring of those that another daemon had
+
 	lastRefusals *refusal.Ring
 	tables       *table.Set
 	mirror       *ipset.Mirror // of tables that hooks refer to
@@ -116,6 +121,7 @@ func newDaemon(c *config.Config, o Options, started time.Time) (*daemon, error) 
 	}
 	d.tables = table.New(d.now)
 	d.mirror = ipset.New(d.tables, d.now, o.Log)
+	d.tables.Watch(func(*table.Table, netip.Prefix) { d.withdraw() })
 	if _, err := d.setTables(c); err != nil {
 		return nil, err
 	}
@@ -195,6 +201,8 @@ func (d *daemon) settle() (err error) {
 // who would not if there had always been a daemon. The kernel gives a queue to one
 // process only, so that hooks that are there once all queues are ours are nobody's.
 func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begin func() error) error {
+	d.openPrograms()
+	defer d.closePrograms()
 	if err := confine(d.log); err != nil {
 		return errors.Join(err, d.settle())
 	}
@@ -202,6 +210,7 @@ func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begi
 	if err != nil {
 		return errors.Join(err, d.settle())
 	}
+	d.pinPrograms()
 	watchdog, err := d.newWatchdog()
 	if err == nil {
 		err = hook(ctx)
@@ -252,6 +261,7 @@ func (d *daemon) install(ctx context.Context, h *hooks.Hooks) error {
 	}
 	d.engine.SetTimestamps(h.Timestamps())
 	d.hooks = h
+	d.withdraw()
 	return nil
 }
 
@@ -261,7 +271,7 @@ func (d *daemon) end(ctx context.Context) error {
 		d.log.Info("handed over")
 		return nil
 	}
-	err := errors.Join(d.unhook(ctx), d.settle())
+	err := errors.Join(d.unhook(ctx), d.settle(), d.unpinPrograms())
 	d.log.Info("stopped")
 	return err
 }

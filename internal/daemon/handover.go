@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfqfw/internal/bpf"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/offload"
 	"nfqfw/internal/table"
@@ -18,8 +19,8 @@ import (
 )
 
 // A daemon hands over to another over a Unix socket of that one's: first the descriptors
-// of its queues, of its log group and of its control socket, then what is needed to go
-// on, then the states. From the first octet on it judges nothing; packets wait in the
+// of its queues, of its log group, of its control socket and of what its programs of BPF
+// share, then what is needed to go on, then the states. From the first octet on it judges nothing; packets wait in the
 // queues. When the other is ready it says so, and the first lets go, and says so. If the
 // other is silent or gone before it is ready, the first goes on as if nothing had been.
 
@@ -42,13 +43,14 @@ type handover struct {
 	Finishing []rules.Rule
 	Hooks     string                   // the text of those that are in,
 	Stamps    bool                     // and whether they have the kernel translate timestamps
+	Programs  bool                     // the kernel has programs of BPF, whose descriptors come last
 	Tables    map[string][]table.Entry // what was added to them
 	Engine    engine.Snapshot
 }
 
 // handoverVersion changes with what is written. One daemon cannot take over from another
 // of a different version without a restart.
-const handoverVersion = 2
+const handoverVersion = 3
 
 // sinceBoot is a clock that two processes share.
 func sinceBoot() int64 {
@@ -75,7 +77,7 @@ func sendFiles(c *net.UnixConn, files []*os.File) error {
 }
 
 // maxFiles is how many descriptors come at most: a queue has one.
-const maxFiles = 66
+const maxFiles = 66 + bpf.FileCount
 
 // receiveFiles reads what sendFiles has written.
 func receiveFiles(c *net.UnixConn) ([]*os.File, error) {

@@ -56,7 +56,9 @@ func (d *daemon) reload(ctx context.Context) (*config.Config, error) {
 		return nil, err
 	}
 	d.finishing, d.reloaded = finishing, d.now()
+	d.copies.take() // what the kernel let pass by the old rules
 	d.engine.Reload(d.now(), d.engineConfig(c))
+	d.withdraw()
 	d.config.Store(c)
 	d.retainTables(ctx, hooks.Tables(c.Rules))
 	d.refreshBacklogs()
@@ -74,6 +76,7 @@ func needsRestart(old, next *config.Config) error {
 	}
 	for _, key := range []struct{ name, was, is string }{
 		{"control", old.Daemon.Control, next.Daemon.Control},
+		{"bpf", old.Daemon.BPF.String(), next.Daemon.BPF.String()},
 		{"control_group", old.Daemon.ControlGroup, next.Daemon.ControlGroup},
 	} {
 		if key.was != key.is {
@@ -95,7 +98,7 @@ func (d *daemon) rehook(ctx context.Context, c *config.Config, finishing []rules
 // newHooks are the hooks for a configuration, and for rules that have vanished.
 func (d *daemon) newHooks(c *config.Config, finishing []rules.Rule) *hooks.Hooks {
 	of := Hooks(c)
-	of.Finishing = finishing
+	of.Finishing, of.Programs = finishing, d.programPaths()
 	return hooks.New(of, d.log)
 }
 

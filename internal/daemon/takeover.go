@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"nfqfw/internal/bpf"
 	"nfqfw/internal/config"
 	"nfqfw/internal/control"
 	"nfqfw/internal/engine"
@@ -51,6 +52,7 @@ func (d *daemon) handOver(c *net.UnixConn) (err error) {
 	for _, q := range d.queues {
 		resume = append(resume, q.Pause())
 	}
+	d.withdraw()
 	d.copies.take()
 	defer func() {
 		d.frozen.Unlock()
@@ -124,6 +126,14 @@ func (d *daemon) files() (files []*os.File, err error) {
 		}
 		files = append(files, f)
 	}
+	if d.programs != nil {
+		more, err := d.programs.Files()
+		files = append(files, more...)
+		if err != nil {
+			closeFiles(files)
+			return nil, err
+		}
+	}
 	return files, nil
 }
 
@@ -136,7 +146,7 @@ func closeFiles(files []*os.File) {
 func (d *daemon) handover() *handover {
 	h := &handover{
 		Version: handoverVersion, At: sinceBoot(), Now: d.now(), Settings: d.settings, Finishing: d.finishing,
-		Tables: d.tables.Added(), Hooks: d.hooks.Text(), Stamps: d.hooks.Timestamps(),
+		Tables: d.tables.Added(), Hooks: d.hooks.Text(), Stamps: d.hooks.Timestamps(), Programs: d.programs != nil,
 	}
 	for _, q := range d.queues {
 		h.Queues = append(h.Queues, q.Number())
@@ -234,8 +244,12 @@ func meet(ctx context.Context, socket string) (*net.UnixConn, error) {
 
 // begin makes the daemon, before the states come.
 func (t *takeover) begin(c *config.Config, o Options) error {
-	if want := queues(c); len(t.Queues) != want || len(t.files) != want+2 {
+	want := queues(c)
+	if len(t.Queues) != want {
 		return fmt.Errorf("daemon: queues: %d instead of %d takes a restart", want, len(t.Queues))
+	}
+	if more := len(t.files) - want - 2; t.Programs && more != bpf.FileCount || !t.Programs && more != 0 {
+		return fmt.Errorf("%d descriptors came", len(t.files))
 	}
 	began := time.Now().Add(-t.Now - time.Duration(sinceBoot()-t.At))
 	d, err := newDaemon(c, o, began)
@@ -246,7 +260,7 @@ func (t *takeover) begin(c *config.Config, o Options) error {
 	d.tables.Restore(d.now(), t.Tables)
 	d.engine = engine.Resume(&t.Engine, newSeeds(), d.tables.Lookup)
 	d.settings, d.finishing = t.Settings, vanished(slices.Concat(t.Finishing, savedRules(t.Engine.Rules)), c.Rules)
-	d.inherited = t.files[:len(t.Queues)+1]
+	d.inherited, d.bequest = t.files[:len(t.Queues)+1], t.files[len(t.Queues)+2:]
 	d.hooks = d.newHooks(c, d.finishing)
 	return nil
 }
@@ -257,6 +271,7 @@ func (t *takeover) takeHooks(ctx context.Context) error {
 		return t.hook(ctx)
 	}
 	t.hooks.Inherit(t.Stamps)
+	t.withdraw()
 	t.engine.SetTimestamps(t.Stamps)
 	t.refreshBacklogs()
 	return t.followTables(ctx, t.config.Load())

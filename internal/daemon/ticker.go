@@ -75,6 +75,7 @@ func (t *ticker) lookAtLinks() {
 	t.interfaces.refresh()
 	if moved := t.interfaces.takeMoved(); moved != nil {
 		t.engine.FollowDevices(moved)
+		t.withdraw()
 		t.log.Info("interfaces were made anew, and their states follow", "interfaces", len(moved))
 	}
 }

@@ -163,6 +163,7 @@ func (w *worker) look() {
 	w.looked = true
 	if w.links.news() {
 		w.interfaces.refresh()
+		w.withdraw()
 	}
 	w.copies.take()
 }

@@ -20,7 +20,9 @@ type Table struct {
 
 // New makes a table of memory for Slots slots whose first has the seed.
 func New(slots []Slot) *Table {
-	return &Table{slots: slots[:Slots:Slots], until: make([]time.Duration, Slots)}
+	t := &Table{slots: slots[:Slots:Slots], until: make([]time.Duration, Slots)}
+	t.live.Store(true) // the memory may have grants from before
+	return t
 }
 
 // Memory is room for a table that no kernel reads. The seed is random, and is to be kept

@@ -330,6 +330,7 @@ func pinPrograms(t *testing.T, c *Config) {
 	}
 	p, err := bpf.Open(0, nil)
 	must(t, err)
+	must(t, p.Pin())
 	t.Cleanup(func() { must(t, errors.Join(p.Unpin(), p.Close())) })
 	c.Programs = &Programs{Opens: p.Opens(), Records: p.Records()}
 }

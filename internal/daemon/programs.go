@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"math"
+
+	"nfqfw/internal/bpf"
+	"nfqfw/internal/config"
+	"nfqfw/internal/hooks"
+	"nfqfw/internal/packet"
+)
+
+// openPrograms loads what has the kernel pass SYNs that are granted, and tell of them: as
+// long as the process may. Without, each SYN waits in a queue.
+func (d *daemon) openPrograms() {
+	if d.config.Load().Daemon.BPF == config.BPFNever {
+		return
+	}
+	p, err := bpf.Open(randomKey()[0], d.bequest)
+	if err != nil {
+		d.log.Info("each SYN waits for user space: no programs of BPF", "err", err)
+		return
+	}
+	d.programs = p
+	d.engine.SetGrants(p.Grants)
+}
+
+// pinPrograms has the hooks refer to the programs. Who has not got the queues has not come
+// here: there are no others' pins.
+func (d *daemon) pinPrograms() {
+	if d.programs == nil {
+		return
+	}
+	if err := d.programs.Pin(); err != nil {
+		d.log.Info("each SYN waits for user space: no programs of BPF", "err", err)
+		return
+	}
+	d.hooks = d.newHooks(d.config.Load(), d.finishing)
+}
+
+// programPaths are the programs that hooks may ask, or nil.
+func (d *daemon) programPaths() *hooks.Programs {
+	if d.programs == nil || !d.programs.Pinned() {
+		return nil
+	}
+	return &hooks.Programs{Opens: d.programs.Opens(), Records: d.programs.Records()}
+}
+
+// unpinPrograms is for when no hooks refer to them.
+func (d *daemon) unpinPrograms() error {
+	if d.programs == nil {
+		return nil
+	}
+	return d.programs.Unpin()
+}
+
+func (d *daemon) closePrograms() {
+	if d.programs == nil {
+		return
+	}
+	if err := d.programs.Close(); err != nil {
+		d.log.Warn("programs of BPF", "err", err)
+	}
+}
+
+// withdraw takes back what was granted, for what decides about SYNs has changed.
+func (d *daemon) withdraw() {
+	if d.engine != nil {
+		d.engine.Withdraw(d.now())
+	}
+}
+
+// takeRecorded takes note of what the kernel has recorded, and says whether that was all
+// there is to take note of.
+func (c *copies) takeRecorded() (all bool, err error) {
+	if c.programPaths() == nil {
+		return false, nil
+	}
+	err = c.programs.Ring.Read(c.noteRecord)
+	return !c.programs.Ring.Missed(), err
+}
+
+func (c *copies) noteRecorded(ifindex uint32, b []byte) {
+	p := &c.packet
+	*p = packet.Packet{InDev: ifindex, Copied: true}
+	if c.decoder.Decode(b, math.MaxInt32, p) != packet.ReasonMatch {
+		return // as nobody takes note of it who gets it
+	}
+	if p.Flags.Has(packet.SYN) {
+		in := c.interfaces.link(ifindex)
+		p.InName = in.name
+		clampMSS(p, in.mtu)
+	} else {
+		p.Conn = packet.ConnEstablished
+	}
+	c.note()
+}
