@@ -52,14 +52,15 @@ type Excess struct {
 	Of    uint32 // of so many that there may be
 }
 
-// excess says whether a connection more of a source would pass a limit.
-func (l *Limits) excess(s *Source, now time.Duration) Excess {
+// excess says whether a connection more of a source would pass a limit, beside those that
+// places are reserved for.
+func (l *Limits) excess(s *Source, reserved int, now time.Duration) Excess {
 	switch {
-	case l.States > 0 && s.states >= int(l.States):
+	case l.States > 0 && s.states+reserved >= int(l.States):
 		return Excess{LimitStates, uint32(s.states), l.States}
-	case l.Conns > 0 && s.slots >= int(l.Conns):
+	case l.Conns > 0 && s.slots+reserved >= int(l.Conns):
 		return Excess{LimitConns, uint32(s.slots), l.Conns}
-	case l.Rate.Count > 0 && s.admitted.full(l.Rate, now):
+	case l.Rate.Count > 0 && s.admitted.full(l.Rate, reserved, now):
 		return Excess{LimitRate, l.Rate.Count, l.Rate.Count}
 	}
 	return Excess{}

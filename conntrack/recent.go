@@ -15,10 +15,11 @@ func (r *recent) last(n int) time.Duration {
 	return r.times[(r.next-n+len(r.times))%len(r.times)]
 }
 
-// full says whether as many as the rate allows have happened in (now-Window, now].
-func (r *recent) full(rate Rate, now time.Duration) bool {
-	n := int(rate.Count)
-	return r.count >= n && r.last(n) > r.after(now)-rate.Window
+// full says whether as many as the rate allows have happened in (now-Window, now], with
+// those that may happen yet.
+func (r *recent) full(rate Rate, yet int, now time.Duration) bool {
+	n := int(rate.Count) - yet
+	return n <= 0 || r.count >= n && r.last(n) > r.after(now)-rate.Window
 }
 
 // after is a time that is not before the newest: two who read the clock one after the

@@ -5,15 +5,27 @@ import (
 	"fmt"
 )
 
-// tally is what the states of a source come to.
-type tally struct{ refs, slots, states int }
+// tally is what the states of a source come to, and what is reserved.
+type tally struct{ refs, slots, states, reserved int }
+
+// Reserver is who else holds a source, and keeps places there.
+type Reserver struct {
+	Source *Source
+	Places int
+}
 
 // Recount holds all that is counted against a slow count of the states, for tests of
 // what may happen to a table: that of states, those of sources, and those of sources
 // counted together, which are handed in. Nothing else may go on meanwhile, and nobody
-// but states hold a source.
-func (t *Table) Recount(nodes ...*Nodes) error {
+// holds a source but states and the reservers.
+func (t *Table) Recount(reservers []Reserver, nodes ...*Nodes) error {
 	tallies := make(map[*Source]tally)
+	for _, r := range reservers {
+		y := tallies[r.Source]
+		y.refs++
+		y.reserved += r.Places
+		tallies[r.Source] = y
+	}
 	errs := []error{t.recountStates(tallies)}
 	errs = append(errs, t.sources.recount(tallies, nodes)...)
 	for s := range tallies {
@@ -68,7 +80,7 @@ func (t *Sources) recount(tallies map[*Source]tally, nodes []*Nodes) (errs []err
 		sh := &t.shards[i]
 		sh.mu.Lock()
 		for k, s := range sh.sources {
-			if got, want := (tally{s.refs, s.slots, s.states}), tallies[s]; got != want || s.Key != k {
+			if got, want := (tally{s.refs, s.slots, s.states, s.reserved}), tallies[s]; got != want || s.Key != k {
 				errs = append(errs, fmt.Errorf("source %v at %v: %+v are counted, its states are %+v", s.Key, k, got, want))
 			}
 			delete(tallies, s)

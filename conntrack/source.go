@@ -23,6 +23,7 @@ type Source struct {
 	mu       sync.Mutex // may be taken under any other lock; none is taken under it
 	slots    int        // connections that count, those under way included
 	states   int        // connections that were admitted and are in the table
+	reserved int        // places of connections that may be admitted without being asked about
 	admitted recent     // when they were, as far as a rate needs it
 
 	// Guarded by the lock of the source's shard.
@@ -41,17 +42,21 @@ func (s *Source) Slots() int {
 	return s.slots
 }
 
-// Excess says whether a connection more would pass a limit.
+// Excess says whether a connection more would pass a limit, whatever is reserved.
 func (s *Source) Excess(l *Limits, now time.Duration) Excess {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return l.excess(s, now)
+	return l.excess(s, 0, now)
 }
 
 // Room is how many connections more the source may have, at least.
 func (s *Source) Room(l *Limits, now time.Duration) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.room(l, now)
+}
+
+func (s *Source) room(l *Limits, now time.Duration) int {
 	room := math.MaxInt
 	if l.Conns > 0 {
 		room = int(l.Conns) - s.slots
@@ -62,23 +67,62 @@ func (s *Source) Room(l *Limits, now time.Duration) int {
 	if l.Rate.Count > 0 {
 		room = min(room, s.admitted.room(l.Rate, now))
 	}
-	return max(room, 0)
+	return max(room-s.reserved, 0)
+}
+
+// Reserve keeps places for up to n connections more, and says for how many: at most half
+// of those that no limit would refuse, unless it is forced.
+func (s *Source) Reserve(l *Limits, now time.Duration, n int, force bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !force {
+		n = min(n, s.room(l, now)/2)
+	}
+	s.reserved += n
+	return n
+}
+
+// Unreserve gives n of the places back.
+func (s *Source) Unreserve(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= n
+}
+
+// Reserved is how many places are kept.
+func (s *Source) Reserved() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reserved
 }
 
 // admit takes a slot, unless a limit keeps it from that and it is not forced.
 func (s *Source) admit(l *Limits, now time.Duration, force bool) Excess {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	over := l.excess(s, now)
+	over := l.excess(s, s.reserved, now)
 	if over.Limit != LimitNone && !force {
 		return over
 	}
+	s.enter(l, now)
+	return over
+}
+
+// admitReserved takes a slot by a place that was reserved.
+func (s *Source) admitReserved(l *Limits, now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved--
+	s.enter(l, now)
+}
+
+// enter counts a connection more.
+func (s *Source) enter(l *Limits, now time.Duration) {
 	s.slots++
 	s.states++
 	if keep := max(l.Rate.Count, l.Keep); keep > 0 {
 		s.admitted.add(now, int(keep))
 	}
-	return over
 }
 
 func (s *Source) releaseSlot() {
@@ -95,7 +139,7 @@ func (s *Source) releaseState() {
 
 // reset makes a source that is not held one that nothing is remembered of.
 func (s *Source) reset(k SourceKey, now time.Duration) {
-	s.Key, s.created, s.track, s.waits = k, now, 0, false
+	s.Key, s.created, s.track, s.waits, s.reserved = k, now, 0, false, 0
 	s.admitted = recent{}
 }
 
@@ -133,6 +177,12 @@ func (s *State) Admit(l *Limits, now time.Duration, force bool) Excess {
 	}
 	s.admitted = true
 	return over
+}
+
+// AdmitReserved takes a slot of the connection's source by a place that was reserved there.
+func (s *State) AdmitReserved(l *Limits, now time.Duration) {
+	s.source.admitReserved(l, now)
+	s.slot, s.admitted = true, true
 }
 
 // Resume gives a connection that was restored the place in the counts of its source

@@ -181,7 +181,7 @@ func TestRateIsExact(t *testing.T) {
 			if n := got.within(rate.Window, now); n != within {
 				t.Fatalf("%v: %d in the window, want %d", rate, n, within)
 			}
-			full := got.full(rate, now)
+			full := got.full(rate, 0, now)
 			if full != (within >= int(rate.Count)) {
 				t.Fatalf("%v: full %v with %d in the window", rate, full, within)
 			}
@@ -199,7 +199,7 @@ func TestRateOfOlderTimes(t *testing.T) {
 	r.add(100*time.Millisecond, 2)
 	r.add(90*time.Millisecond, 2)
 	rate := Rate{2, 50 * time.Millisecond}
-	if !r.full(rate, 149*time.Millisecond) || r.full(rate, 150*time.Millisecond) {
+	if !r.full(rate, 0, 149*time.Millisecond) || r.full(rate, 0, 150*time.Millisecond) {
 		t.Error("an older time did not count as the newest")
 	}
 }

@@ -29,7 +29,7 @@ var reasons = [...]packet.Reason{
 // be in the name of another.
 func (v *visit) excess() (over Refusal, found bool) {
 	x := v.rule
-	n := x.admitted.Load()
+	n := x.admitted.Load() - x.reserved.Load()
 	switch {
 	case x.CountOnly:
 	case x.Max > 0 && n >= int64(x.Max):
@@ -67,7 +67,11 @@ func (v *visit) admit() admission {
 			return a
 		}
 	}
-	if x.enter(x.Max, x.CountOnly) {
+	full := x.enter(x.Max, x.CountOnly)
+	if full && !x.CountOnly && v.recall(x, nil) {
+		full = x.enter(x.Max, false)
+	}
+	if full {
 		over := Refusal{Reason: packet.ReasonMax, Count: uint64(x.Max), Limit: uint64(x.Max)}
 		if !x.CountOnly {
 			v.deny(over)
@@ -76,6 +80,9 @@ func (v *visit) admit() admission {
 		v.note(x, over)
 	}
 	over := v.state.Admit(&x.limits, v.now, x.CountOnly)
+	if over.Limit != conntrack.LimitNone && !x.CountOnly && v.recall(x, v.state.Source()) {
+		over = v.state.Admit(&x.limits, v.now, false)
+	}
 	if over.Limit == conntrack.LimitNone {
 		return admitted
 	}
@@ -92,6 +99,21 @@ func (v *visit) admit() admission {
 // bind makes the state one of its source's, which may have to be held first. If it
 // cannot be, the connection is denied, or goes without.
 func (v *visit) bind(x *entry) admission {
+	a := v.tryBind(x)
+	if a != denied {
+		return a
+	}
+	over := v.refusedSource(x)
+	if x.CountOnly {
+		v.note(x, over)
+		return admitted
+	}
+	v.deny(over)
+	return denied
+}
+
+// tryBind is bind, but for what follows from a denial.
+func (v *visit) tryBind(x *entry) admission {
 	key := x.sourceKey(v.state.Tuple.Src)
 	switch {
 	case v.source != nil && v.source.Key == key, v.refused == nil && v.tryHoldSource(x, key):
@@ -105,12 +127,6 @@ func (v *visit) bind(x *entry) admission {
 		v.wants, v.wanted, v.wantedBy = true, key, x
 		return postponed
 	}
-	over := v.refusedSource(x)
-	if x.CountOnly {
-		v.note(x, over)
-		return admitted
-	}
-	v.deny(over)
 	return denied
 }
 

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"nfqfw/conntrack"
-	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
 	"nfqfw/rules"
 	"nfqfw/synproxy"
@@ -31,7 +30,7 @@ type Engine struct {
 	nodes    conntrack.Nodes // sources that count for all rules that track globally
 	jar      *cookie.Jar
 	servers  *synproxy.Servers
-	grants   *grant.Table // nil: the kernel asks about every SYN
+	grants   *grants // nil: the kernel asks about every SYN
 	counters Counters
 	total    pressure
 	killed   atomic.Int64 // states in the table that were killed
@@ -77,19 +76,6 @@ func newEngine(states, srcNodes int, r Seeds) *Engine {
 // SetTimestamps says whether the kernel can translate timestamps. Until it is said
 // to, the SYN proxy offers none.
 func (e *Engine) SetTimestamps(on bool) { e.stamps.Store(on) }
-
-// SetGrants has the engine grant SYNs in memory that the kernel reads. It is to be called
-// before there is a packet.
-func (e *Engine) SetGrants(t *grant.Table) { e.grants = t }
-
-// Withdraw takes back what the kernel may let pass without asking. It is to be called
-// after what decides about a SYN has changed: the rules, a table, or what interfaces
-// there are.
-func (e *Engine) Withdraw(now time.Duration) {
-	if e.grants != nil {
-		e.grants.Withdraw(now)
-	}
-}
 
 // Drain keeps state where rules say synproxy, from now on: a handshake of the
 // SYN proxy's could not be finished without the engine. Those under way go on;
@@ -231,6 +217,9 @@ func (v *visit) letGo() {
 	v.table.Drop(v.evicted, v.now)
 	for _, s := range v.removed {
 		v.table.Drop(s, v.now)
+	}
+	if v.grants != nil && v.grants.drops.Load() {
+		v.dropSources(v.now)
 	}
 }
 

@@ -35,10 +35,36 @@ func (e *Engine) Recount() error {
 			nodes = append(nodes, &x.nodes)
 		}
 	}
-	return errors.Join(e.table.Recount(nodes...), e.recountRules(set))
+	reservers, reserved := e.grants.recount()
+	return errors.Join(e.table.Recount(reservers, nodes...), e.recountRules(set, reserved))
 }
 
-func (e *Engine) recountRules(set *ruleset) error {
+// recount is what is granted: who holds sources for it, and what it costs each rule.
+func (g *grants) recount() (list []conntrack.Reserver, reserved map[*account]int) {
+	reserved = make(map[*account]int)
+	if g == nil {
+		return nil, reserved
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	add := func(x given) {
+		reserved[x.rule] += x.places
+		if x.source != nil {
+			list = append(list, conntrack.Reserver{Source: x.source, Places: x.places})
+		}
+	}
+	for _, x := range g.given {
+		if x.rule != nil {
+			add(x)
+		}
+	}
+	for _, x := range g.late {
+		add(x)
+	}
+	return list, reserved
+}
+
+func (e *Engine) recountRules(set *ruleset, reserved map[*account]int) error {
 	var errs []error
 	var all recounted
 	byID := make([]recounted, len(set.byID))
@@ -60,22 +86,29 @@ func (e *Engine) recountRules(set *ruleset) error {
 		errs = append(errs, fmt.Errorf("%d half-open states are counted, %d are there", n, all.halfOpen))
 	}
 	for i, x := range set.byID {
-		errs = append(errs, x.recount(byID[i]))
+		n := 0
+		if x != nil {
+			n = reserved[x.account]
+		}
+		errs = append(errs, x.recount(byID[i], n))
 	}
 	return errors.Join(errs...)
 }
 
-// recount holds what is counted of a rule against its states. Without a rule, nil,
-// there are none.
-func (x *entry) recount(found recounted) error {
+// recount holds what is counted of a rule against its states, and the places that are
+// reserved. Without a rule, nil, there are none.
+func (x *entry) recount(found recounted, reserved int) error {
 	if x == nil && found.states > 0 {
 		return fmt.Errorf("%d states are of a rule that is none", found.states)
 	}
 	if x == nil {
 		return nil
 	}
+	if n := int(x.reserved.Load()); n != reserved {
+		return fmt.Errorf("rule %s: %d places are counted as reserved, %d are", x.Name, n, reserved)
+	}
 	counted := recounted{
-		int(x.states.Load()), int(x.admitted.Load()), int(x.pressure.states.Load()), found.killed, int(x.leaving.Load()),
+		int(x.states.Load()), int(x.admitted.Load()) - reserved, int(x.pressure.states.Load()), found.killed, int(x.leaving.Load()),
 	}
 	if counted != found {
 		return fmt.Errorf("rule %s: %+v are counted, its states are %+v", x.Name, counted, found)

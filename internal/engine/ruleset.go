@@ -37,7 +37,8 @@ type account struct {
 	evaluations atomic.Uint64
 	created     atomic.Uint64 // states
 	states      atomic.Int64  // in the table
-	admitted    atomic.Int64  // of these, those that were admitted
+	admitted    atomic.Int64  // of these, those that were admitted; and places that are reserved,
+	reserved    atomic.Int64  // of which there are so many
 	leaving     atomic.Int64  // of these, those that have to go
 	nodes       conntrack.Nodes
 	pressure    pressure

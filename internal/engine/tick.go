@@ -29,6 +29,7 @@ func (e *Engine) Tick(now time.Duration, do func(*Decision)) {
 		e.released = e.released[:0]
 	}
 	e.relax(now)
+	e.sweepGrants(now)
 	e.sources.Sweep(e.turn%conntrack.Sweeps, now)
 	if e.turn%sweepParts == 0 {
 		e.servers.Forget(now)

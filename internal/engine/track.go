@@ -48,7 +48,7 @@ func (v *visit) track() {
 	}
 }
 
-// observe takes note of a packet that has passed: a SYN or SYN+ACK that was granted, or one
+// observe takes note of a packet that has passed: one of a handshake that was granted, or one
 // of an admitted connection, whose closing wants no verdict.
 func (v *visit) observe() {
 	v.d.pass(packet.MarkClear)
@@ -56,6 +56,8 @@ func (v *visit) observe() {
 	switch {
 	case v.p.Flags.Has(packet.SYN):
 		v.observeOpening()
+	case v.p.Admitted:
+		v.observeAdmitted()
 	case s == nil || !s.Offloaded || s.Leaving() || v.wasReset():
 	case s.Forged(v.dir, v.p):
 		v.unmark()

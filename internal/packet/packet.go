@@ -100,6 +100,9 @@ type Packet struct {
 	Conn   Conn
 	Kernel Kernel
 	Copied bool // the kernel has let it pass, and tells
+
+	Admitted bool      // and by that its connection,
+	Grant    [2]uint32 // by this grant (internal/grant: ID)
 }
 
 // End is the sequence number after the packet: payload, SYN and FIN included.

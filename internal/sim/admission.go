@@ -62,12 +62,38 @@ func (w *world) lastAdmission(is func(*admission) bool) *admission {
 	return nil
 }
 
-// admitted notes that the packet's connection was let through, and holds it to all
-// limits.
+// admitted notes that the packet's connection was let through, and holds it to all limits.
 func (w *world) admitted(p *packet.Packet, isn seqnum.Value) {
+	w.check(w.admission(p, isn), p)
+}
+
+// admission notes that the packet's connection was let through.
+func (w *world) admission(p *packet.Packet, isn seqnum.Value) *admission {
 	a := &admission{at: w.clock.now, name: nameOf(p.Tuple), isn: isn}
 	w.admissions = append(w.admissions, a)
 	w.knows(a.name, isn)
+	return a
+}
+
+// admittedInKernel notes that the kernel has let a connection through. What it counts for
+// is known when the engine knows of it.
+func (w *world) admittedInKernel(p *packet.Packet) {
+	var isn seqnum.Value
+	if s := w.server.sockets[nameOf(p.Tuple)]; s != nil {
+		isn = s.irs
+	}
+	w.untold = append(w.untold, w.admission(p, isn))
+}
+
+// told is for when the engine has taken note of the next that the kernel has let through.
+func (w *world) told(p *packet.Packet) {
+	a := w.untold[0]
+	w.untold = w.untold[1:]
+	w.check(a, p)
+}
+
+// check holds an admission to all limits.
+func (w *world) check(a *admission, p *packet.Packet) {
 	_ = w.gateway.informed().States(w.clock.now, func(l *engine.Listed) error {
 		if l.Tuple == p.Tuple && l.Admitted() {
 			a.rule = l.RuleName

@@ -64,6 +64,9 @@ func (g *gateway) receive(seen *packet.Packet) {
 			p.Conn = packet.ConnInvalid
 		}
 	}
+	if p.Conn == packet.ConnOpening && g.admits(p, e) {
+		return
+	}
 	if p.Conn == packet.ConnEstablished && e.passes(p) {
 		if e.copies(p) {
 			g.copy(p)
@@ -104,6 +107,29 @@ func (g *gateway) opens(p *packet.Packet, e *entry) bool {
 	return true
 }
 
+// admits lets the ACK pass that completes a handshake, if its connection's admission is
+// granted, and says whether it did.
+func (g *gateway) admits(p *packet.Packet, e *entry) bool {
+	w := g.world
+	if g.grants == nil || p.Tuple != e.original || !e.sent[1] || p.Flags.Any(packet.SYN|packet.FIN|packet.RST) {
+		return false
+	}
+	id, ok := g.grants.Admits(p)
+	if !ok {
+		return false
+	}
+	e.connmark = packet.MarkClear
+	told := *p
+	told.Conn, told.Admitted, told.Grant = packet.ConnEstablished, true, [2]uint32{id.Slot, id.Generation}
+	g.copy(&told)
+	if w.trace != nil {
+		w.tracef("%v: admitted in the kernel", show(p))
+	}
+	w.admittedInKernel(p)
+	g.forward(p, e)
+	return true
+}
+
 // closes says whether a connection of the packet's tuple may have been closed without the
 // engine knowing yet.
 func (g *gateway) closes(p *packet.Packet) bool {
@@ -123,10 +149,9 @@ func (g *gateway) copy(p *packet.Packet) {
 // clearGrants makes the gateway's memory of grants one of none.
 func (g *gateway) clearGrants(seed uint64) *grant.Table {
 	if g.memory == nil {
-		g.memory = grant.Memory(0)
+		g.memory = grant.Memory()
 	}
-	g.memory[0].Seed = seed
-	g.grants = grant.New(g.memory)
+	g.grants = grant.New(g.memory, seed)
 	return g.grants
 }
 
@@ -190,7 +215,13 @@ func (g *gateway) takeCopies() {
 		}
 		g.carryOut(&g.decision)
 	}
+	told := g.copies
 	g.copies = g.copies[:0]
+	for i := range told {
+		if told[i].Admitted {
+			g.world.told(&told[i])
+		}
+	}
 }
 
 // informed is the engine, when it knows all that has happened.
@@ -334,6 +365,8 @@ func (g *gateway) nextTick() time.Duration {
 	next := g.world.clock.now + tickInterval
 	switch {
 	case next < g.telling:
+		return next
+	case g.engine.Grants(): // for a while, then it takes them back
 		return next
 	case g.engine.Len() == 0:
 		return never

@@ -31,6 +31,7 @@ type world struct {
 	said       map[string]said // by each rule
 	abusers    abusers
 	admissions []*admission
+	untold     []*admission  // those in the kernel that the engine has not taken note of
 	reloaded   time.Duration // when the last reload was
 	unruled    bool          // a port had no rule for a while
 	honest     []*socket
@@ -92,10 +93,7 @@ func (w *world) clear() {
 	clear(w.clients.sockets)
 	clear(w.gateway.entries)
 	clear(w.gateway.closing)
-	if g := &w.gateway; g.grants != nil {
-		g.grants.Withdraw(0)
-		g.grants = nil
-	}
+	w.gateway.grants, w.untold = nil, nil
 	w.gateway.copies = w.gateway.copies[:0]
 	w.slab.used, w.admissions, w.abusers = 0, w.admissions[:0], abusers{}
 	w.reloaded, w.unruled, w.gateway.telling = 0, false, 0
