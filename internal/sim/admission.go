@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"nfqfw/conntrack"
@@ -64,7 +65,9 @@ func (w *world) lastAdmission(is func(*admission) bool) *admission {
 
 // admitted notes that the packet's connection was let through, and holds it to all limits.
 func (w *world) admitted(p *packet.Packet, isn seqnum.Value) {
-	w.check(w.admission(p, isn), p)
+	a := w.admission(p, isn)
+	w.identify(a, p)
+	w.hold(a, p)
 }
 
 // admission notes that the packet's connection was let through.
@@ -86,14 +89,18 @@ func (w *world) admittedInKernel(p *packet.Packet) {
 }
 
 // told is for when the engine has taken note of the next that the kernel has let through.
+// If its rule has vanished since its SYN, it had its place by another.
 func (w *world) told(p *packet.Packet) {
 	a := w.untold[0]
 	w.untold = w.untold[1:]
-	w.check(a, p)
+	w.identify(a, p)
+	if slices.ContainsFunc(w.services, func(s service) bool { return s.rule.Name == a.rule }) {
+		w.hold(a, p)
+	}
 }
 
-// check holds an admission to all limits.
-func (w *world) check(a *admission, p *packet.Packet) {
+// identify finds out what an admission counts for.
+func (w *world) identify(a *admission, p *packet.Packet) {
 	_ = w.gateway.informed().States(w.clock.now, func(l *engine.Listed) error {
 		if l.Tuple == p.Tuple && l.Admitted() {
 			a.rule = l.RuleName
@@ -103,8 +110,12 @@ func (w *world) check(a *admission, p *packet.Packet) {
 		}
 		return nil
 	})
-	if a.rule == "" {
-		return // no rule was there when it began, or with so many states its time is over
+}
+
+// hold holds an admission to all limits.
+func (w *world) hold(a *admission, p *packet.Packet) {
+	if a.rule == "" || a.at < w.reloaded {
+		return // a limit was another, or no rule was there when it began, or with so many states its time is over
 	}
 	w.checkFlushed(a, p)
 	if x := w.said[a.rule]; !x.CountOnly {
@@ -114,12 +125,12 @@ func (w *world) check(a *admission, p *packet.Packet) {
 	}
 }
 
-// served counts the connections that the server holds, of those that were admitted for
+// holds counts the other connections that the server holds, of those that were admitted for
 // the same source, and for the same rule.
 func (w *world) holds(a *admission) (ofSource, ofRule int) {
 	for _, s := range w.served {
 		b := s.admitted
-		if b == nil || b.rule == "" || b.killed || s.state != established || s.finSent {
+		if b == nil || b == a || b.rule == "" || b.killed || s.state != established || s.finSent {
 			continue
 		}
 		if b.source == a.source {
@@ -241,8 +252,8 @@ func (w *world) checkAccepted(s *socket) {
 	default:
 		x := w.loosest(a)
 		ofSource, ofRule := w.holds(a)
-		w.within("accepted, max_src_conn", a, ofSource, x.MaxSrcConn)
-		w.within("accepted, max", a, ofRule, x.Max)
+		w.within("accepted, max_src_conn", a, ofSource+1, x.MaxSrcConn)
+		w.within("accepted, max", a, ofRule+1, x.Max)
 	}
 }
 
