@@ -18,7 +18,7 @@ import (
 const root = "/sys/fs/bpf"
 
 // pins are the names of the programs in the directory of a network namespace.
-var pins = [2]string{"opens", "records"}
+var pins = [3]string{"opens", "admits", "records"}
 
 // Programs are what is loaded into the kernel.
 type Programs struct {
@@ -26,8 +26,9 @@ type Programs struct {
 	Ring   *Ring
 
 	dir    string
-	loaded [2]*ebpf.Program // in the order of pins
+	loaded [3]*ebpf.Program // in the order of pins
 	memory []byte
+	header *grant.Header
 	slots  []grant.Slot
 	maps   []*ebpf.Map
 }
@@ -60,12 +61,12 @@ func open(seed uint64, inherited []*os.File) (p *Programs, err error) {
 		return nil, err
 	}
 	if len(inherited) == 0 {
-		p.slots[0].Seed = seed
+		p.header.Seed = seed
 	}
-	if p.Ring, err = newRing(p.maps[2], &p.slots[0]); err != nil {
+	if p.Ring, err = newRing(p.maps[2], p.header); err != nil {
 		return nil, err
 	}
-	p.Grants = grant.New(p.slots)
+	p.Grants = grant.New(p.slots, p.header.Seed)
 	return p, errors.Join(p.load(), mount())
 }
 
@@ -73,7 +74,7 @@ func open(seed uint64, inherited []*os.File) (p *Programs, err error) {
 // that there are.
 func (p *Programs) openMaps(inherited []*os.File) error {
 	specs := []*ebpf.MapSpec{
-		{Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(unsafe.Sizeof(grant.Slot{})), MaxEntries: grant.Slots, Flags: unix.BPF_F_MMAPABLE},
+		{Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(slotSize), MaxEntries: grant.Slots + 1, Flags: unix.BPF_F_MMAPABLE},
 		{Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: closingLen, MaxEntries: closings},
 		{Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
 	}
@@ -96,19 +97,23 @@ func (p *Programs) openMaps(inherited []*os.File) error {
 	return nil
 }
 
+// slotSize is that of a slot, and of the header.
+const slotSize = int(unsafe.Sizeof(grant.Slot{}))
+
 func (p *Programs) mapMemory() (err error) {
-	const size = int(unsafe.Sizeof(grant.Slot{})) * grant.Slots
+	const size = slotSize * (grant.Slots + 1)
 	if p.memory, err = unix.Mmap(p.maps[0].FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return os.NewSyscallError("mmap", err)
 	}
 	p.slots = unsafe.Slice((*grant.Slot)(unsafe.Pointer(&p.memory[0])), grant.Slots)
+	p.header = (*grant.Header)(unsafe.Pointer(&p.memory[slotSize*grant.Slots]))
 	return nil
 }
 
 // load loads the programs.
 func (p *Programs) load() (err error) {
-	m, seed := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD()}, p.slots[0].Seed
-	for i, code := range []asm.Instructions{opens(m, seed), records(m, seed)} {
+	m, seed := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD()}, p.header.Seed
+	for i, code := range []asm.Instructions{opens(m, seed), admits(m, seed), records(m, seed)} {
 		spec := &ebpf.ProgramSpec{Name: "nfqfw_" + pins[i], Type: ebpf.SocketFilter, Instructions: code, License: "GPL"}
 		if p.loaded[i], err = ebpf.NewProgram(spec); err != nil {
 			return err
@@ -171,8 +176,11 @@ func (p *Programs) Pinned() bool { return p.dir != "" }
 // Opens is the path of the program that asks for a grant, once it is pinned.
 func (p *Programs) Opens() string { return filepath.Join(p.dir, pins[0]) }
 
+// Admits is the path of the program that takes an admission, once it is pinned.
+func (p *Programs) Admits() string { return filepath.Join(p.dir, pins[1]) }
+
 // Records is the path of the program that records a packet, once it is pinned.
-func (p *Programs) Records() string { return filepath.Join(p.dir, pins[1]) }
+func (p *Programs) Records() string { return filepath.Join(p.dir, pins[2]) }
 
 // FileCount is how many Files there are.
 const FileCount = 3
@@ -195,7 +203,11 @@ func (p *Programs) Unpin() error {
 	if p.dir == "" {
 		return nil
 	}
-	err := errors.Join(os.Remove(p.Opens()), os.Remove(p.Records()), os.Remove(p.dir))
+	var err error
+	for _, name := range pins {
+		err = errors.Join(err, os.Remove(filepath.Join(p.dir, name)))
+	}
+	err = errors.Join(err, os.Remove(p.dir))
 	if err != nil {
 		return fmt.Errorf("bpf: unpin: %w", err)
 	}

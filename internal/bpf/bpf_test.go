@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -91,6 +93,15 @@ func tuple(client, server string) packet.Tuple {
 	return packet.TupleFrom(netip.MustParseAddrPort(client), netip.MustParseAddrPort(server))
 }
 
+// give grants n SYNs, and as many admissions.
+func give(g *grant.Table, of *packet.Tuple, inDev, replyDev uint32, n int32) {
+	i := g.Index(of)
+	g.Take(i)
+	g.Put(i, of, inDev, replyDev)
+	g.SetSYNs(i, n)
+	g.Admit(i, int(n))
+}
+
 // someSegment is a SYN, a SYN+ACK or something else between a few addresses.
 func someSegment(r *rand.Rand) packet.Segment {
 	s := packet.Segment{Seq: 7, Window: 100, Flags: packet.SYN}
@@ -99,7 +110,9 @@ func someSegment(r *rand.Rand) packet.Segment {
 		s.Tuple = tuple(fmt.Sprintf("[2001:db8::%d]:%d", r.IntN(3), 1024+r.IntN(9)), fmt.Sprintf("[2001:db8:1::%d]:%d", r.IntN(2), 80+r.IntN(2)))
 	}
 	s.Options = packet.Options{MSS: uint16(r.IntN(2)) * 1460, HasWScale: r.IntN(2) == 0, SACKPermitted: r.IntN(2) == 0, HasTimestamp: r.IntN(2) == 0}
-	switch r.IntN(6) {
+	switch r.IntN(7) {
+	case 6:
+		s.Flags = packet.ACK
 	case 0, 1:
 		s.Tuple, s.Flags = s.Tuple.Reverse(), packet.SYN|packet.ACK
 	case 2:
@@ -137,7 +150,7 @@ func spoil(r *rand.Rand, b []byte) []byte {
 func TestOpensAsTheModelDoes(t *testing.T) {
 	inNamespace(t)
 	p := openTest(t, nil)
-	opens, model := program(t, p.Opens()), grant.New(grant.Memory(seed))
+	opens, admits, model := program(t, p.Opens()), program(t, p.Admits()), grant.New(grant.Memory(), seed)
 	r := rand.New(rand.NewPCG(1, 2))
 	decoder := wire.NewDecoder()
 	var passed, refused, fewer int
@@ -145,22 +158,28 @@ func TestOpensAsTheModelDoes(t *testing.T) {
 		s := someSegment(r)
 		if r.IntN(5) == 0 {
 			n, dev, reply := int32(r.IntN(4)), uint32(loopback+r.IntN(2)*r.IntN(2)), uint32(loopback-r.IntN(2)*r.IntN(2))
-			p.Grants.Give(0, &s.Tuple, dev, reply, n)
-			model.Give(0, &s.Tuple, dev, reply, n)
+			for _, g := range []*grant.Table{p.Grants, model} {
+				give(g, &s.Tuple, dev, reply, n)
+			}
 			continue
 		}
 		b := spoil(r, wire.Append(nil, &s))
 		var in packet.Packet
 		decoded := decoder.Decode(b, len(b), &in)
 		in.InDev = loopback
+		if !in.Flags.Has(packet.SYN) && decoded == packet.ReasonMatch {
+			checkAdmits(t, p, admits, model, &in, b)
+			continue
+		}
 		got, want := says(t, opens, b), decoded == packet.ReasonMatch && model.Passes(&in)
 		switch {
 		case got && !want:
 			t.Fatalf("%v %v %x: passes, and the model says no", s.Tuple, s.Flags, b)
 		case want && !got:
 			fewer++
-			p.Grants.Withdraw(0) // the model has used up one more
-			model.Withdraw(0)
+			i := model.Index(&s.Tuple) // the model has used up one more
+			p.Grants.Take(i)
+			model.Take(i)
 		case got:
 			passed++
 		default:
@@ -173,20 +192,88 @@ func TestOpensAsTheModelDoes(t *testing.T) {
 	}
 }
 
+// checkAdmits holds the program that admits to the one in Go.
+func checkAdmits(t *testing.T, p *Programs, admits *ebpf.Program, model *grant.Table, in *packet.Packet, b []byte) {
+	t.Helper()
+	id, want := model.Admits(in)
+	if got := says(t, admits, b); got != want {
+		t.Fatalf("%v: admitted %v, want %v", in.Tuple, got, want)
+	}
+	records := 0
+	err := p.Ring.Read(func(r *Record) {
+		records++
+		if !r.Admitted || r.Grant != id || !bytes.Equal(r.Packet, b[:min(len(b), maxRecorded)]) {
+			t.Fatalf("%v: record %+v, want grant %v", in.Tuple, *r, id)
+		}
+	})
+	if err != nil || records > 0 != want || records > 1 {
+		t.Fatalf("%v: %d records, admitted %v: %v", in.Tuple, records, want, err)
+	}
+}
+
+// TestAdmitsOnce has several processors take admissions while they are taken back and
+// granted again: none is lost, and none is taken twice.
+func TestAdmitsOnce(t *testing.T) {
+	inNamespace(t)
+	p := openTest(t, nil)
+	admits := program(t, p.Admits())
+	ack := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.ACK}
+	ether := append(make([]byte, 12), append([]byte{8, 0}, wire.Append(nil, &ack)...)...)
+	i := p.Grants.Index(&ack.Tuple)
+	p.Grants.Put(i, &ack.Tuple, loopback, 0)
+	var group sync.WaitGroup
+	var taken atomic.Int64
+	for range 4 {
+		group.Go(func() {
+			for range 5000 {
+				if n, err := admits.Run(&ebpf.RunOptions{Data: ether}); err != nil {
+					t.Error(err)
+				} else {
+					taken.Add(int64(n))
+				}
+			}
+		})
+	}
+	given, back, told := 0, 0, 0
+	read := func() {
+		if err := p.Ring.Read(func(*Record) { told++ }); err != nil {
+			t.Error(err)
+		}
+	}
+	for k := range 20_000 {
+		given++
+		p.Grants.Admit(i, 1)
+		if k%3 == 0 {
+			back += p.Grants.Take(i)
+			p.Grants.Put(i, &ack.Tuple, loopback, 0)
+			read()
+		}
+	}
+	group.Wait()
+	back += p.Grants.Take(i)
+	read()
+	if int(taken.Load()) != given-back || told != given-back {
+		t.Errorf("%d given, %d taken back, %d taken, %d told", given, back, taken.Load(), told)
+	}
+	if taken.Load() == 0 {
+		t.Error("none was taken")
+	}
+}
+
 func TestWithdrawn(t *testing.T) {
 	inNamespace(t)
 	p := openTest(t, nil)
 	opens := program(t, p.Opens())
 	syn := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.SYN}
 	b := wire.Append(nil, &syn)
-	p.Grants.Give(0, &syn.Tuple, loopback, 0, 2)
+	give(p.Grants, &syn.Tuple, loopback, 0, 2)
 	for i, want := range []bool{true, true, false} {
 		if got := says(t, opens, b); got != want {
 			t.Errorf("SYN %d of 2 granted: %v", i+1, got)
 		}
 	}
-	p.Grants.Give(0, &syn.Tuple, loopback, 0, 2)
-	p.Grants.Withdraw(0)
+	give(p.Grants, &syn.Tuple, loopback, 0, 2)
+	p.Grants.Take(p.Grants.Index(&syn.Tuple))
 	if says(t, opens, b) {
 		t.Error("a grant that was withdrawn holds")
 	}
@@ -199,7 +286,7 @@ func TestClosing(t *testing.T) {
 	opens, records := program(t, p.Opens()), program(t, p.Records())
 	for _, tuples := range [][2]string{{"198.51.100.7:4000", "192.0.2.10:80"}, {"[2001:db8::7]:4000", "[2001:db8::10]:80"}} {
 		syn := packet.Segment{Tuple: tuple(tuples[0], tuples[1]), Flags: packet.SYN}
-		p.Grants.Give(0, &syn.Tuple, loopback, 0, 100)
+		give(p.Grants, &syn.Tuple, loopback, 0, 100)
 		other := syn
 		other.SrcPort++
 		for _, server := range []bool{false, true} {
@@ -242,11 +329,11 @@ func TestRing(t *testing.T) {
 		}
 	}
 	read := func(p *Programs) {
-		err := p.Ring.Read(func(ifindex uint32, b []byte) {
-			if ifindex != loopback {
-				t.Errorf("came in by %d", ifindex)
+		err := p.Ring.Read(func(r *Record) {
+			if r.Ifindex != loopback || r.Admitted {
+				t.Errorf("came in by %d, admitted %v", r.Ifindex, r.Admitted)
 			}
-			got = append(got, bytes.Clone(b))
+			got = append(got, bytes.Clone(r.Packet))
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -274,7 +361,7 @@ func TestRing(t *testing.T) {
 			t.Fatalf("record %d is %x, want %x", i, got[i], want[i])
 		}
 	}
-	if next.slots[0].Seed != seed {
+	if next.header.Seed != seed {
 		t.Error("the seed is another")
 	}
 }
@@ -300,7 +387,7 @@ func TestRingFull(t *testing.T) {
 		t.Error("that the ring was full is not told, or told twice")
 	}
 	n := 0
-	if err := p.Ring.Read(func(uint32, []byte) { n++ }); err != nil || n < more-200 || n >= more {
+	if err := p.Ring.Read(func(*Record) { n++ }); err != nil || n < more-200 || n >= more {
 		t.Errorf("%d records of %d: %v", n, more, err)
 	}
 	fragmented := bytes.Clone(b)

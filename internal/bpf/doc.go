@@ -1,8 +1,9 @@
-// Package bpf has the kernel carry out by itself what wants no verdict: two programs that
+// Package bpf has the kernel carry out by itself what wants no verdict: programs that
 // rules of iptables ask (xt_bpf, "-m bpf --object-pinned"), the memory of the grants that
-// one of them reads, and the ring in which the other records packets.
+// they read, and the ring in which they record packets.
 //
 //	opens    is this SYN, or SYN+ACK, granted (internal/grant)?
+//	admits   is the admission of this ACK's connection granted? Then take it, and record the ACK
 //	records  put the beginning of this packet into the ring; no if there is no room, or
 //	         its headers are not plain ones: somebody else has to tell of it
 //

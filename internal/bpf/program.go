@@ -10,7 +10,7 @@ import (
 	"nfqfw/internal/packet"
 )
 
-// Both programs run on the octets from the IP header on, and answer 1 or 0. They are
+// The programs run on the octets from the IP header on, and answer 1 or 0. They are
 // written for headers that are plain: IPv4 without options, IPv6 without extensions. Of
 // others they say no.
 
@@ -83,6 +83,14 @@ func (c *code) load(offset asm.Instruction, to int32, n int32) {
 }
 
 func at(offset int32) asm.Instruction { return asm.Mov.Imm(asm.R2, offset) }
+
+// exchange has a double word become src if it is R0, and R0 what it was. The library
+// (v0.22.0) encodes the operation from the constant, which it does not set.
+func exchange(dst, src asm.Register, offset int16) asm.Instruction {
+	i := asm.CmpXchg.Mem(dst, src, asm.DWord, offset)
+	i.Constant = int64(asm.CmpXchg >> 8)
+	return i
+}
 
 // answer ends the program.
 func (c *code) answer(label string, a int32) {
@@ -183,12 +191,12 @@ func (c *code) synack(m maps, seed uint64) {
 func (c *code) syn(m maps, seed uint64) {
 	c.label = "syn"
 	c.find(m, seed, tcpAt+2)
-	left := int16(unsafe.Offsetof(grant.Slot{}.Left))
+	syns := int16(unsafe.Offsetof(grant.Slot{}.SYNs))
 	c.add(
 		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.InDev)), asm.Word),
 		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
 		asm.JNE.Reg(asm.R1, asm.R2, "no"),
-		asm.LoadMem(asm.R1, asm.R7, left, asm.Word),
+		asm.LoadMem(asm.R1, asm.R7, syns, asm.Word),
 		asm.JSLE.Imm32(asm.R1, 0, "no"),
 	)
 	c.plain("plain")
@@ -206,7 +214,7 @@ func (c *code) syn(m maps, seed uint64) {
 	c.label = "granted"
 	c.add(
 		asm.Mov.Imm(asm.R1, -1),
-		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.Word, left), // two processors may come to -1
+		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.Word, syns), // two processors may come to -1
 		asm.Mov.Imm(asm.R0, 1), asm.Return(),
 	)
 }
@@ -218,16 +226,21 @@ func (c *code) find(m maps, seed uint64, port int16) {
 	c.add(asm.And.Imm(asm.R1, grant.Slots-1))
 	c.element(m.grants, "no")
 	c.add(asm.Mov.Reg(asm.R7, asm.R0))
+	c.same("no")
+}
+
+// same compares the slot at R7 with the key.
+func (c *code) same(otherwise string) {
 	for i := int16(0); i < 32; i += 8 {
 		c.add(
 			asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+i, asm.DWord),
-			asm.JNE.Reg(asm.R1, asm.R2, "no"),
+			asm.JNE.Reg(asm.R1, asm.R2, otherwise),
 		)
 	}
 	c.add(
 		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.Port)), asm.Half),
 		asm.LoadMem(asm.R2, asm.RFP, keyAt+32, asm.DWord),
-		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+		asm.JNE.Reg(asm.R1, asm.R2, otherwise),
 	)
 }
 
@@ -330,10 +343,14 @@ func (c *code) option(done string) {
 
 // Layout of a record.
 const (
-	recordIfindex = 0
-	recordLen     = 4 // how much of the packet is here
-	recordPacket  = 8
-	recordSize    = recordPacket + maxRecorded
+	recordIfindex    = 0
+	recordLen        = 4 // how much of the packet is here
+	recordSlot       = 8 // by which grant it is admitted,
+	recordGeneration = 12
+	recordPacket     = 16
+	recordSize       = recordPacket + maxRecorded
+
+	noGrant = -1 // in place of a slot
 
 	// maxRecorded octets have an IPv6 and a TCP header with all options a packet can have.
 	maxRecorded = 112
@@ -341,6 +358,49 @@ const (
 
 	noWakeup = 1 // BPF_RB_NO_WAKEUP
 )
+
+// reserve takes room in the ring for a record, to R8, and puts the packet there.
+func (c *code) reserve(m maps) {
+	c.add(
+		asm.LoadMem(asm.R9, asm.R6, skbLen, asm.Word),
+		asm.JLE.Imm(asm.R9, maxRecorded, "whole"),
+		asm.Mov.Imm(asm.R9, maxRecorded),
+	)
+	c.label = "whole"
+	c.add(
+		asm.JLT.Imm(asm.R9, minRecorded, "no"),
+		asm.LoadMapPtr(asm.R1, m.ring),
+		asm.Mov.Imm(asm.R2, recordSize),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnRingbufReserve.Call(),
+		asm.JEq.Imm(asm.R0, 0, "no"),
+		asm.Mov.Reg(asm.R8, asm.R0),
+		asm.LoadMem(asm.R1, asm.R6, skbIfindex, asm.Word),
+		asm.StoreMem(asm.R8, recordIfindex, asm.R1, asm.Word),
+		asm.StoreMem(asm.R8, recordLen, asm.R9, asm.Word),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Imm(asm.R2, 0),
+		asm.Mov.Reg(asm.R3, asm.R8), asm.Add.Imm(asm.R3, recordPacket),
+		asm.Mov.Reg(asm.R4, asm.R9),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "discard"),
+	)
+}
+
+// submit leaves the record to the reader, or, at discard, to nobody.
+func (c *code) submit() {
+	c.add(
+		asm.Mov.Reg(asm.R1, asm.R8), asm.Mov.Imm(asm.R2, noWakeup),
+		asm.FnRingbufSubmit.Call(),
+		asm.Mov.Imm(asm.R0, 1), asm.Return(),
+	)
+	c.label = "discard"
+	c.add(
+		asm.Mov.Reg(asm.R1, asm.R8), asm.Mov.Imm(asm.R2, noWakeup),
+		asm.FnRingbufDiscard.Call(),
+	)
+	c.label = "no"
+}
 
 // records is the program that puts a packet into the ring, and remembers a FIN.
 func records(m maps, seed uint64) asm.Instructions {
@@ -360,44 +420,55 @@ func records(m maps, seed uint64) asm.Instructions {
 		asm.StoreMem(asm.R7, stampAt, asm.R0, asm.Word),
 	)
 	c.label = "put"
+	c.reserve(m)
 	c.add(
-		asm.LoadMem(asm.R8, asm.R6, skbLen, asm.Word),
-		asm.JLE.Imm(asm.R8, maxRecorded, "fits"),
-		asm.Mov.Imm(asm.R8, maxRecorded),
+		asm.Mov.Imm(asm.R1, noGrant),
+		asm.StoreMem(asm.R8, recordSlot, asm.R1, asm.Word),
+		asm.StoreMem(asm.R8, recordGeneration, asm.R1, asm.Word),
 	)
-	c.label = "fits"
-	c.add(
-		asm.JLT.Imm(asm.R8, minRecorded, "no"),
-		asm.LoadMapPtr(asm.R1, m.ring),
-		asm.Mov.Imm(asm.R2, recordSize),
-		asm.Mov.Imm(asm.R3, 0),
-		asm.FnRingbufReserve.Call(),
-		asm.JEq.Imm(asm.R0, 0, "no"),
-		asm.Mov.Reg(asm.R7, asm.R0),
-		asm.LoadMem(asm.R1, asm.R6, skbIfindex, asm.Word),
-		asm.StoreMem(asm.R7, recordIfindex, asm.R1, asm.Word),
-		asm.StoreMem(asm.R7, recordLen, asm.R8, asm.Word),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, 0),
-		asm.Mov.Reg(asm.R3, asm.R7), asm.Add.Imm(asm.R3, recordPacket),
-		asm.Mov.Reg(asm.R4, asm.R8),
-		asm.FnSkbLoadBytes.Call(),
-		asm.Mov.Reg(asm.R8, asm.R0),
-		asm.Mov.Reg(asm.R1, asm.R7),
-		asm.Mov.Imm(asm.R2, noWakeup),
-		asm.JNE.Imm(asm.R8, 0, "discard"),
-		asm.FnRingbufSubmit.Call(),
-		asm.Mov.Imm(asm.R0, 1), asm.Return(),
-	)
-	c.label = "discard"
-	c.add(asm.FnRingbufDiscard.Call())
-	c.label = "no"
-	c.add(asm.Mov.Imm(asm.R1, 0))
+	c.submit()
+	c.add(asm.Mov.Imm(asm.R1, grant.Slots)) // the header
 	c.element(m.grants, "end")
 	c.add(
 		asm.Mov.Imm(asm.R1, 1),
-		asm.AddAtomic.Mem(asm.R0, asm.R1, asm.Word, int16(unsafe.Offsetof(grant.Slot{}.Missed))),
+		asm.AddAtomic.Mem(asm.R0, asm.R1, asm.Word, int16(unsafe.Offsetof(grant.Header{}.Missed))),
 	)
 	c.answer("end", 0)
+	return c.Instructions
+}
+
+// admits is the program that takes an admission for the ACK that completes a handshake, and
+// records it. It does so once, or not at all: if another takes one at the same time, the
+// ACK is queued.
+func admits(m maps, seed uint64) asm.Instructions {
+	admissions := int16(unsafe.Offsetof(grant.Slot{}.Admissions))
+	c := &code{}
+	c.parse()
+	c.find(m, seed, tcpAt+2)
+	c.add(
+		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.InDev)), asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+		asm.LoadMem(asm.R1, asm.R7, admissions, asm.Word), // the lower half
+		asm.JEq.Imm(asm.R1, 0, "no"),
+	)
+	c.reserve(m)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, indexAt, asm.Word),
+		asm.StoreMem(asm.R8, recordSlot, asm.R1, asm.Word),
+		asm.LoadMem(asm.R9, asm.R7, admissions, asm.DWord),
+	)
+	c.same("discard") // and is still the same: what was taken back since has another generation
+	c.add(
+		asm.Mov.Reg32(asm.R1, asm.R9), asm.JEq.Imm(asm.R1, 0, "discard"),
+		asm.Mov.Reg(asm.R1, asm.R9), asm.RSh.Imm(asm.R1, 32),
+		asm.StoreMem(asm.R8, recordGeneration, asm.R1, asm.Word),
+		asm.Mov.Reg(asm.R0, asm.R9),
+		asm.Mov.Reg(asm.R2, asm.R9), asm.Sub.Imm(asm.R2, 1),
+		exchange(asm.R7, asm.R2, admissions),
+		asm.JNE.Reg(asm.R0, asm.R9, "discard"),
+	)
+	c.submit()
+	c.add(asm.Mov.Imm(asm.R0, 0), asm.Return())
 	return c.Instructions
 }

@@ -21,38 +21,51 @@ const ringSize = 1 << 21
 // concurrent use.
 type Ring struct {
 	reader *ringbuf.Reader
-	first  *grant.Slot
+	header *grant.Header
 	missed uint32
-	record ringbuf.Record
+	raw    ringbuf.Record
+	record Record
 }
 
-func newRing(m *ebpf.Map, first *grant.Slot) (*Ring, error) {
+func newRing(m *ebpf.Map, header *grant.Header) (*Ring, error) {
 	reader, err := ringbuf.NewReader(m)
 	if err != nil {
 		return nil, err
 	}
 	reader.SetDeadline(time.Unix(0, 1)) // nobody waits: who reads wants what is there
-	return &Ring{reader: reader, first: first, missed: first.Missed.Load()}, nil
+	return &Ring{reader: reader, header: header, missed: header.Missed.Load()}, nil
 }
 
-// Read hands over all records that are there: the index of the interface that the packet
-// came in by, 0 for this machine's own, and its first octets, which are valid until f
-// returns.
-func (r *Ring) Read(f func(ifindex uint32, packet []byte)) error {
+// Record is a packet that has passed. It is valid until the next.
+type Record struct {
+	Ifindex  uint32 // of the interface that it came in by; 0: it is this machine's own
+	Packet   []byte // its first octets
+	Admitted bool   // its connection was, by
+	Grant    grant.ID
+}
+
+// Read hands over all records that are there.
+func (r *Ring) Read(f func(*Record)) error {
 	// What comes meanwhile is not waited for: others record all the time.
 	for left := r.reader.AvailableBytes(); left > 0; left -= recordHeader + recordSize {
-		err := r.reader.ReadInto(&r.record)
+		err := r.reader.ReadInto(&r.raw)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil // the rest was discarded
 		}
 		if err != nil {
 			return fmt.Errorf("bpf: read the ring: %w", err)
 		}
-		b := r.record.RawSample
-		n := binary.LittleEndian.Uint32(b[recordLen:])
-		f(binary.LittleEndian.Uint32(b[recordIfindex:]), b[recordPacket:recordPacket+min(int(n), maxRecorded)])
+		r.record.parse(r.raw.RawSample)
+		f(&r.record)
 	}
 	return nil
+}
+
+func (r *Record) parse(b []byte) {
+	word := func(at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
+	r.Ifindex, r.Packet = word(recordIfindex), b[recordPacket:recordPacket+min(word(recordLen), maxRecorded)]
+	r.Grant = grant.ID{Slot: word(recordSlot), Generation: word(recordGeneration)}
+	r.Admitted = r.Grant.Slot < grant.Slots
 }
 
 // recordHeader is what the kernel puts before a record (BPF_RINGBUF_HDR_SZ).
@@ -60,7 +73,7 @@ const recordHeader = 8
 
 // Missed says whether the kernel has failed to record a packet since it was last asked.
 func (r *Ring) Missed() bool {
-	now := r.first.Missed.Load()
+	now := r.header.Missed.Load()
 	missed := now != r.missed
 	r.missed = now
 	return missed

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"nfqfw/internal/bpf"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,7 @@ type copies struct {
 	packet     packet.Packet
 	decision   engine.Decision
 	noteCopy   func(*nfq.Message)
-	noteRecord func(uint32, []byte)
+	noteRecord func(*bpf.Record)
 }
 
 func (d *daemon) newCopies() (*copies, error) {

@@ -42,7 +42,7 @@ func (d *daemon) programPaths() *hooks.Programs {
 	if d.programs == nil || !d.programs.Pinned() {
 		return nil
 	}
-	return &hooks.Programs{Opens: d.programs.Opens(), Records: d.programs.Records()}
+	return &hooks.Programs{Opens: d.programs.Opens(), Admits: d.programs.Admits(), Records: d.programs.Records()}
 }
 
 // unpinPrograms is for when no hooks refer to them.
@@ -79,18 +79,17 @@ func (c *copies) takeRecorded() (all bool, err error) {
 	return !c.programs.Ring.Missed(), err
 }
 
-func (c *copies) noteRecorded(ifindex uint32, b []byte) {
+func (c *copies) noteRecorded(r *bpf.Record) {
 	p := &c.packet
-	*p = packet.Packet{InDev: ifindex, Copied: true}
-	if c.decoder.Decode(b, math.MaxInt32, p) != packet.ReasonMatch {
+	*p = packet.Packet{InDev: r.Ifindex, Copied: true, Admitted: r.Admitted, Grant: [2]uint32{r.Grant.Slot, r.Grant.Generation}}
+	if c.decoder.Decode(r.Packet, math.MaxInt32, p) != packet.ReasonMatch {
 		return // as nobody takes note of it who gets it
 	}
-	if p.Flags.Has(packet.SYN) {
-		in := c.interfaces.link(ifindex)
+	if in := c.interfaces.link(r.Ifindex); p.Flags.Has(packet.SYN) {
 		p.InName = in.name
 		clampMSS(p, in.mtu)
 	} else {
-		p.Conn = packet.ConnEstablished
+		p.InName, p.Conn = in.name, packet.ConnEstablished
 	}
 	c.note()
 }

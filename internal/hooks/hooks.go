@@ -48,6 +48,7 @@ type Config struct {
 // Programs are the paths of pinned programs of bpf that rules ask (internal/bpf).
 type Programs struct {
 	Opens   string // is a SYN, or SYN+ACK, granted?
+	Admits  string // admit the connection of an ACK, if that is granted
 	Records string // tell the engine of a packet; no if that cannot be done
 }
 

@@ -32,11 +32,13 @@ const Closing = prefix + "CLOSING"
 const copied = prefix + "COPY"
 
 // The kernel lets SYNs, and their answers, pass the raw table that are granted (granted),
-// and tells of them in the mangle table once conntrack has agreed (opened, opening).
+// and tells of them in the mangle table once conntrack has agreed (opened, opening). There it
+// also lets ACKs pass whose connections' admission is granted (admitted).
 const (
-	granted = prefix + "GRANTED"
-	opened  = prefix + "OPENED"
-	opening = prefix + "OPENING"
+	granted  = prefix + "GRANTED"
+	opened   = prefix + "OPENED"
+	opening  = prefix + "OPENING"
+	admitted = prefix + "ADMITTED"
 )
 
 // tables are the tables in which we have chains, and the built-in chains that
@@ -49,7 +51,7 @@ var tables = []struct {
 	extra    []string // chains of ours that no built-in chain jumps to
 	granting []string // more of these, if the kernel may be granted something
 }{
-	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, copied, Closing, Translation}, granting: []string{opened, opening}},
+	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, copied, Closing, Translation}, granting: []string{opened, opening, admitted}},
 	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}, extra: []string{notrack}, granting: []string{granted}},
 }
 
@@ -160,7 +162,8 @@ func (w *writer) mangle() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
 		// Payload of admitted connections goes no further.
 		w.line("-A %s%s%s -j RETURN", prefix+b, payload, steers(packet.MarkClear))
-		if w.config.Programs != nil {
+		if p := w.config.Programs; p != nil {
+			w.line("-A %s%s%s%s --ctdir ORIGINAL%s -g %s", prefix+b, payload, connIs(packet.MarkOpening), established, asks(p.Admits), admitted)
 			w.line("-A %s%s -g %s", prefix+b, is(packet.MarkGranted), opened)
 		}
 		w.notLoopback(b)
@@ -311,6 +314,7 @@ func (w *writer) opens() {
 	w.line("-A %s -p tcp --tcp-flags SYN,ACK SYN,ACK%s%s --ctdir REPLY%s -j RETURN", opened, connIs(packet.MarkOpening), established, asks(p.Records))
 	w.line("-A %s -g %s", opened, steps)
 	w.line("-A %s -j %s", opening, setConnmark(packet.MarkOpening, packet.MarkMask))
+	w.line("-A %s -j %s", admitted, setConnmark(packet.MarkClear, packet.MarkMask))
 }
 
 // asks matches what a program says yes to.
