@@ -15,6 +15,7 @@ type Info struct {
 
 	States   Usage          `json:"states"`
 	Evicted  uint64         `json:"evicted"` // states that made room for others: closed ones, or the oldest half-open
+	InKernel InKernel       `json:"in_kernel"`
 	Sources  Usage          `json:"sources"`
 	Counters []NamedCounter `json:"counters"`       // in pf's order
 	Losses   []NamedCounter `json:"losses"`         // what no decision lost: all are 0 while all is well
@@ -22,6 +23,12 @@ type Info struct {
 
 	Syncookies Syncookies `json:"syncookies"`
 	Adaptive   []Pressure `json:"adaptive"` // a switch for each rule with state = "adaptive"
+}
+
+// InKernel is what the kernel carries out by itself, by programs of BPF.
+type InKernel struct {
+	Active   bool   `json:"active"`   // it may
+	Admitted uint64 `json:"admitted"` // connections
 }
 
 // Usage is how full a table is.
@@ -43,7 +50,7 @@ func (i *Info) WriteText(w io.Writer, verbose int) error {
 	up := time.Duration(i.Uptime) * time.Second
 	const day = 24 * time.Hour
 	_, err := fmt.Fprintf(w, "Status: Enabled for %d days %s\n\n%-27s %14s %16s\n%s",
-		up/day, clock((up % day).Seconds()), "State Table", "Total", "Rate", i.States.row()+fmt.Sprintf("  %-25s %14d %16s\n", "evicted", i.Evicted, i.rate(i.Evicted)))
+		up/day, clock((up % day).Seconds()), "State Table", "Total", "Rate", i.States.row()+i.row("evicted", i.Evicted)+i.row("admitted in kernel", i.InKernel.Admitted))
 	if verbose > 0 && err == nil {
 		_, err = fmt.Fprintf(w, "Source Tracking Table\n%s", i.Sources.row())
 	}
@@ -66,7 +73,7 @@ func (i *Info) writeCounters(w io.Writer, title string, list []NamedCounter) err
 	_, err := fmt.Fprintln(w, title)
 	for _, c := range list {
 		if err == nil {
-			_, err = fmt.Fprintf(w, "  %-25s %14d %16s\n", c.Name, c.Packets, i.rate(c.Packets))
+			_, err = io.WriteString(w, i.row(c.Name, c.Packets))
 		}
 	}
 	return err
@@ -74,6 +81,11 @@ func (i *Info) writeCounters(w io.Writer, title string, list []NamedCounter) err
 
 // row is how many entries a table has; that has no rate.
 func (u Usage) row() string { return fmt.Sprintf("  %-25s %14d\n", "current entries", u.Current) }
+
+// row is a count, and its rate.
+func (i *Info) row(name string, count uint64) string {
+	return fmt.Sprintf("  %-25s %14d %16s\n", name, count, i.rate(count))
+}
 
 // rate is the mean since the start, as in pf.
 func (i *Info) rate(count uint64) string {

@@ -51,6 +51,7 @@ type Counters struct {
 	Reasons [packet.ReasonCount]atomic.Uint64
 
 	Evicted        atomic.Uint64 // states that made room for others
+	InKernel       atomic.Uint64 // connections that the kernel has admitted
 	CookiesSent    atomic.Uint64
 	CookiesValid   atomic.Uint64
 	CookiesInvalid atomic.Uint64 // ACKs that would have to repeat a cookie, and do not

@@ -340,6 +340,7 @@ func (v *visit) observeAdmitted() {
 		return
 	}
 	v.takePlace(x)
+	v.counters.InKernel.Add(1)
 	if v.state.Opening() && !v.state.Establishes(v.dir, v.p) {
 		v.state.Src.State, v.state.Dst.State = conntrack.Established, conntrack.Established
 	}
