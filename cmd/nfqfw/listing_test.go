@@ -62,7 +62,7 @@ func states(list []control.State) control.Handler {
 func info(_ context.Context, _ json.RawMessage, send func(any) error) error {
 	return send(control.Info{
 		InKernel: control.InKernel{Active: true, Admitted: 706824},
-		Status: "enabled", Uptime: (49*time.Hour + 5*time.Minute + 6*time.Second).Seconds(),
+		Status:   "enabled", Uptime: (49*time.Hour + 5*time.Minute + 6*time.Second).Seconds(),
 		States: control.Usage{Current: 12, Limit: 100000}, Sources: control.Usage{Current: 3, Limit: 10000},
 		Goroutines: 21,
 		Counters:   []control.NamedCounter{{Name: "match", Packets: 1767060}, {Name: "bad-offset", Packets: 0}, {Name: "max-src-conn", Packets: 88353}},

@@ -63,19 +63,20 @@ func open(seed uint64, inherited []*os.File) (p *Programs, err error) {
 	if len(inherited) == 0 {
 		p.header.Seed = seed
 	}
-	if p.Ring, err = newRing(p.maps[2], p.header); err != nil {
+	if p.Ring, err = newRing(p.maps[3], p.header); err != nil {
 		return nil, err
 	}
 	p.Grants = grant.New(p.slots, p.header.Seed)
 	return p, errors.Join(p.load(), mount())
 }
 
-// openMaps makes the memory of the grants, that of FINs, and the ring, or goes on with those
+// openMaps makes the memory of the grants, those of FINs and answers, and the ring, or goes on with those
 // that there are.
 func (p *Programs) openMaps(inherited []*os.File) error {
 	specs := []*ebpf.MapSpec{
 		{Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(slotSize), MaxEntries: grant.Slots + 1, Flags: unix.BPF_F_MMAPABLE},
-		{Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: closingLen, MaxEntries: closings},
+		{Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
+		{Name: "nfqfw_answers", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
 		{Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
 	}
 	for i, spec := range specs {
@@ -112,7 +113,7 @@ func (p *Programs) mapMemory() (err error) {
 
 // load loads the programs.
 func (p *Programs) load() (err error) {
-	m, seed := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD()}, p.header.Seed
+	m, seed := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD(), p.maps[3].FD()}, p.header.Seed
 	for i, code := range []asm.Instructions{opens(m, seed), admits(m, seed), records(m, seed)} {
 		spec := &ebpf.ProgramSpec{Name: "nfqfw_" + pins[i], Type: ebpf.SocketFilter, Instructions: code, License: "GPL"}
 		if p.loaded[i], err = ebpf.NewProgram(spec); err != nil {
@@ -183,7 +184,7 @@ func (p *Programs) Admits() string { return filepath.Join(p.dir, pins[1]) }
 func (p *Programs) Records() string { return filepath.Join(p.dir, pins[2]) }
 
 // FileCount is how many Files there are.
-const FileCount = 3
+const FileCount = 4
 
 // Files are other descriptors of the memory and of the ring, for a process that inherits
 // them.

@@ -18,6 +18,7 @@ import (
 
 	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seqnum"
 	"nfqfw/internal/wire"
 )
 
@@ -104,7 +105,7 @@ func give(g *grant.Table, of *packet.Tuple, inDev, replyDev uint32, n int32) {
 
 // someSegment is a SYN, a SYN+ACK or something else between a few addresses.
 func someSegment(r *rand.Rand) packet.Segment {
-	s := packet.Segment{Seq: 7, Window: 100, Flags: packet.SYN}
+	s := packet.Segment{Seq: 7, Ack: seqnum.Value(r.Uint32()), Window: 100, Flags: packet.SYN}
 	s.Tuple = tuple(fmt.Sprintf("198.51.100.%d:%d", r.IntN(3), 1024+r.IntN(9)), fmt.Sprintf("192.0.2.%d:%d", r.IntN(2), 80+r.IntN(2)))
 	if r.IntN(2) == 0 {
 		s.Tuple = tuple(fmt.Sprintf("[2001:db8::%d]:%d", r.IntN(3), 1024+r.IntN(9)), fmt.Sprintf("[2001:db8:1::%d]:%d", r.IntN(2), 80+r.IntN(2)))
@@ -150,7 +151,8 @@ func spoil(r *rand.Rand, b []byte) []byte {
 func TestOpensAsTheModelDoes(t *testing.T) {
 	inNamespace(t)
 	p := openTest(t, nil)
-	opens, admits, model := program(t, p.Opens()), program(t, p.Admits()), grant.New(grant.Memory(), seed)
+	opens, admits, records := program(t, p.Opens()), program(t, p.Admits()), program(t, p.Records())
+	model := grant.New(grant.Memory(), seed)
 	r := rand.New(rand.NewPCG(1, 2))
 	decoder := wire.NewDecoder()
 	var passed, refused, fewer int
@@ -167,8 +169,12 @@ func TestOpensAsTheModelDoes(t *testing.T) {
 		var in packet.Packet
 		decoded := decoder.Decode(b, len(b), &in)
 		in.InDev = loopback
-		if !in.Flags.Has(packet.SYN) && decoded == packet.ReasonMatch {
-			checkAdmits(t, p, admits, model, &in, b)
+		if in.Flags == packet.ACK && decoded == packet.ReasonMatch {
+			answered := r.IntN(4) > 0
+			if answered {
+				answer(t, p, records, &in)
+			}
+			checkAdmits(t, p, admits, model, &in, b, answered)
 			continue
 		}
 		got, want := says(t, opens, b), decoded == packet.ReasonMatch && model.Passes(&in)
@@ -192,10 +198,27 @@ func TestOpensAsTheModelDoes(t *testing.T) {
 	}
 }
 
-// checkAdmits holds the program that admits to the one in Go.
-func checkAdmits(t *testing.T, p *Programs, admits *ebpf.Program, model *grant.Table, in *packet.Packet, b []byte) {
+// answer has the kernel record a SYN+ACK that the packet acknowledges.
+func answer(t *testing.T, p *Programs, records *ebpf.Program, of *packet.Packet) {
 	t.Helper()
-	id, want := model.Admits(in)
+	s := packet.Segment{Tuple: of.Tuple.Reverse(), Seq: of.Ack - 1, Flags: packet.SYN | packet.ACK}
+	if !says(t, records, wire.Append(nil, &s)) {
+		t.Fatal("an answer is not recorded")
+	}
+	if err := p.Ring.Read(func(*Record) {}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkAdmits holds the program that admits to the one in Go. That one is not asked unless
+// the packet acknowledges its server's answer.
+func checkAdmits(t *testing.T, p *Programs, admits *ebpf.Program, model *grant.Table, in *packet.Packet, b []byte, answered bool) {
+	t.Helper()
+	var id grant.ID
+	want := false
+	if answered {
+		id, want = model.Admits(in)
+	}
 	if got := says(t, admits, b); got != want {
 		t.Fatalf("%v: admitted %v, want %v", in.Tuple, got, want)
 	}
@@ -219,6 +242,7 @@ func TestAdmitsOnce(t *testing.T) {
 	admits := program(t, p.Admits())
 	ack := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.ACK}
 	ether := append(make([]byte, 12), append([]byte{8, 0}, wire.Append(nil, &ack)...)...)
+	answer(t, p, program(t, p.Records()), &packet.Packet{Tuple: ack.Tuple})
 	i := p.Grants.Index(&ack.Tuple)
 	p.Grants.Put(i, &ack.Tuple, loopback, 0)
 	var group sync.WaitGroup

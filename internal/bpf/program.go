@@ -22,10 +22,11 @@ const (
 	indexAt  = -112
 	octetAt  = -120
 	mixedAt  = -128
+	portAt   = -136
 )
 
 // maps are what the programs share with each other and with user space.
-type maps struct{ grants, closing, ring int }
+type maps struct{ grants, closing, answers, ring int }
 
 // Fields of the kernel's struct __sk_buff (bpf.h).
 const (
@@ -39,6 +40,8 @@ const (
 	plainIPv4 = 0x45 // version 4, five words of header
 	protoTCP  = 6
 
+	seqAt    = tcpAt + 4
+	ackAt    = tcpAt + 8
 	flagsAt  = tcpAt + 13
 	offsetAt = tcpAt + 12 // of the payload, in words, in the upper four bits
 )
@@ -201,11 +204,11 @@ func (c *code) syn(m maps, seed uint64) {
 	)
 	c.plain("plain")
 	c.label = "plain"
-	c.findClosing(m, seed)
+	c.remembered(m.closing, seed)
 	c.add(
 		asm.LoadMem(asm.R1, asm.R0, tagAt, asm.Word),
 		asm.JNE.Reg(asm.R1, asm.R9, "granted"),
-		asm.LoadMem(asm.R8, asm.R0, stampAt, asm.Word),
+		asm.LoadMem(asm.R8, asm.R0, wordAt, asm.Word),
 		asm.FnKtimeGetNs.Call(),
 		asm.RSh.Imm(asm.R0, stampShift),
 		asm.Sub.Reg32(asm.R0, asm.R8),
@@ -272,29 +275,30 @@ func (c *code) element(of int, otherwise string) {
 	)
 }
 
-// The kernel remembers by the hash of its tuple which connection has sent a FIN, and when:
-// in 2^20 ns, modulo 2^32. One has the place of another at times.
+// The kernel remembers by the hash of its tuple which connection has sent a FIN, and when,
+// in 2^20 ns, modulo 2^32; and which has been answered, and what acknowledges that. One has
+// the place of another at times.
 const (
-	closings   = 1 << 16
-	stampAt    = 0
+	memories   = 1 << 16
+	wordAt     = 0
 	tagAt      = 4
-	closingLen = 8
+	memoryLen  = 8
 	stampShift = 20
 	grace      = int32(grant.Grace >> stampShift)
 )
 
-// findClosing puts the address of what is remembered of the packet's tuple into R0, and the
+// remembered puts the address of what is remembered of the packet's tuple into R0, and the
 // tag of the tuple into R9: the same for both directions.
-func (c *code) findClosing(m maps, seed uint64) {
+func (c *code) remembered(in int, seed uint64) {
 	c.mix(seed, tcpAt, keyAt, keyAt+8)
 	c.add(asm.StoreMem(asm.RFP, mixedAt, asm.R1, asm.DWord))
 	c.mix(seed, tcpAt+2, keyAt+16, keyAt+24)
 	c.add(
 		asm.LoadMem(asm.R2, asm.RFP, mixedAt, asm.DWord), asm.Add.Reg(asm.R1, asm.R2),
 		asm.Mov.Reg(asm.R9, asm.R1), asm.RSh.Imm(asm.R9, 32),
-		asm.And.Imm(asm.R1, closings-1),
+		asm.And.Imm(asm.R1, memories-1),
 	)
-	c.element(m.closing, "no")
+	c.element(in, "no")
 }
 
 // plain goes on at done for a SYN or SYN+ACK that means nothing to an application before
@@ -402,22 +406,33 @@ func (c *code) submit() {
 	c.label = "no"
 }
 
-// records is the program that puts a packet into the ring, and remembers a FIN.
+// records is the program that puts a packet into the ring, and remembers a FIN, or a
+// server's answer.
 func records(m maps, seed uint64) asm.Instructions {
 	c := &code{}
 	c.parse()
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
-		asm.And.Imm(asm.R1, int32(packet.FIN)),
-		asm.JEq.Imm(asm.R1, 0, "put"),
+		asm.Mov.Reg(asm.R2, asm.R1), asm.And.Imm(asm.R2, int32(packet.FIN)),
+		asm.JNE.Imm(asm.R2, 0, "fin"),
+		asm.And.Imm(asm.R1, int32(packet.SYN|packet.ACK)),
+		asm.JNE.Imm(asm.R1, int32(packet.SYN|packet.ACK), "put"),
 	)
-	c.findClosing(m, seed)
+	c.remembered(m.answers, seed)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, seqAt, asm.Word), asm.HostTo(asm.BE, asm.R1, asm.Word), asm.Add.Imm(asm.R1, 1),
+		asm.StoreMem(asm.R0, wordAt, asm.R1, asm.Word),
+		asm.StoreMem(asm.R0, tagAt, asm.R9, asm.Word),
+		asm.Ja.Label("put"),
+	)
+	c.label = "fin"
+	c.remembered(m.closing, seed)
 	c.add(
 		asm.StoreMem(asm.R0, tagAt, asm.R9, asm.Word),
 		asm.Mov.Reg(asm.R7, asm.R0),
 		asm.FnKtimeGetNs.Call(),
 		asm.RSh.Imm(asm.R0, stampShift),
-		asm.StoreMem(asm.R7, stampAt, asm.R0, asm.Word),
+		asm.StoreMem(asm.R7, wordAt, asm.R0, asm.Word),
 	)
 	c.label = "put"
 	c.reserve(m)
@@ -438,8 +453,9 @@ func records(m maps, seed uint64) asm.Instructions {
 }
 
 // admits is the program that takes an admission for the ACK that completes a handshake, and
-// records it. It does so once, or not at all: if another takes one at the same time, the
-// ACK is queued.
+// records it: an ACK of exactly what the server has answered, which conntrack does not
+// demand. It does so once, or not at all: if another takes one at the same time, the ACK is
+// queued.
 func admits(m maps, seed uint64) asm.Instructions {
 	admissions := int16(unsafe.Offsetof(grant.Slot{}.Admissions))
 	c := &code{}
@@ -451,10 +467,20 @@ func admits(m maps, seed uint64) asm.Instructions {
 		asm.JNE.Reg(asm.R1, asm.R2, "no"),
 		asm.LoadMem(asm.R1, asm.R7, admissions, asm.Word), // the lower half
 		asm.JEq.Imm(asm.R1, 0, "no"),
+		asm.LoadMem(asm.R1, asm.RFP, indexAt, asm.Word), asm.StoreMem(asm.RFP, octetAt, asm.R1, asm.DWord),
+		asm.LoadMem(asm.R1, asm.RFP, keyAt+32, asm.DWord), asm.StoreMem(asm.RFP, portAt, asm.R1, asm.DWord),
+	)
+	c.remembered(m.answers, seed)
+	c.add(
+		asm.LoadMem(asm.R1, asm.R0, tagAt, asm.Word), asm.JNE.Reg(asm.R1, asm.R9, "no"),
+		asm.LoadMem(asm.R1, asm.R0, wordAt, asm.Word),
+		asm.LoadMem(asm.R2, asm.RFP, ackAt, asm.Word), asm.HostTo(asm.BE, asm.R2, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+		asm.LoadMem(asm.R1, asm.RFP, portAt, asm.DWord), asm.StoreMem(asm.RFP, keyAt+32, asm.R1, asm.DWord),
 	)
 	c.reserve(m)
 	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, indexAt, asm.Word),
+		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.DWord),
 		asm.StoreMem(asm.R8, recordSlot, asm.R1, asm.Word),
 		asm.LoadMem(asm.R9, asm.R7, admissions, asm.DWord),
 	)

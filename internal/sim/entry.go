@@ -19,6 +19,8 @@ type entry struct {
 	sent     [2]bool
 	syn      seqnum.Value // of a SYN inside the connection,
 	again    bool         // if that was the last packet
+	answered bool         // the server's answer has passed because it was granted,
+	answer   seqnum.Value // and had this number
 	fin      [2]bool      // each side has sent one that fits
 	reset    bool         // a side has sent a RST with the exact number
 	last     time.Duration

@@ -92,8 +92,11 @@ func (g *gateway) opens(p *packet.Packet, e *entry) bool {
 	case p.IsSYN() && (e == nil || e.over()):
 		e = g.remember(entry{original: p.Tuple, connmark: packet.MarkOpening})
 		e.trackSYN(p, true)
-	case p.IsSYN() && again, p.IsSYNACK() && opening && p.Tuple != e.original && e.answers(p):
+	case p.IsSYN() && again:
 		e.trackSYN(p, false)
+	case p.IsSYNACK() && opening && p.Tuple != e.original && e.answers(p):
+		e.trackSYN(p, false)
+		e.answered, e.answer = true, p.Seq
 	default:
 		return false
 	}
@@ -111,7 +114,7 @@ func (g *gateway) opens(p *packet.Packet, e *entry) bool {
 // granted, and says whether it did.
 func (g *gateway) admits(p *packet.Packet, e *entry) bool {
 	w := g.world
-	if g.grants == nil || p.Tuple != e.original || !e.sent[1] || p.Flags.Any(packet.SYN|packet.FIN|packet.RST) {
+	if g.grants == nil || p.Tuple != e.original || !e.answered || p.Ack != e.answer+1 || p.Flags.Any(packet.SYN|packet.FIN|packet.RST) {
 		return false
 	}
 	id, ok := g.grants.Admits(p)
