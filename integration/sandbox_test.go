@@ -3,6 +3,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,16 +136,19 @@ func protect(set map[string][]string, words []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	writable := append([]string{"/dev", "/proc", "/sys"}, set["ReadWritePaths"]...)
-	if last := words[len(words)-1]; strings.HasSuffix(last, ".sock") {
-		writable = append(writable, filepath.Dir(last))
+	readOnly := map[string]bool{"/": true, "/dev": false, "/proc": false, "/sys": false}
+	for _, path := range set["ReadWritePaths"] {
+		readOnly[strings.TrimPrefix(path, "-")] = false
 	}
-	err := setReadOnly("/", true)
-	for _, path := range writable {
-		err = errors.Join(err, setReadOnly(path, false))
+	if last := words[len(words)-1]; strings.HasSuffix(last, ".sock") {
+		readOnly[filepath.Dir(last)] = false
 	}
 	for _, path := range set["ReadOnlyPaths"] {
-		err = errors.Join(err, setReadOnly(strings.TrimPrefix(path, "-"), true))
+		readOnly[strings.TrimPrefix(path, "-")] = true
+	}
+	var err error
+	for _, path := range slices.Sorted(maps.Keys(readOnly)) { // what is above comes first
+		err = errors.Join(err, setReadOnly(path, readOnly[path]))
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nfqfw/internal/config"
 	"nfqfw/internal/daemon"
 	"nfqfw/internal/hooks"
 	"nfqfw/internal/ipset"
@@ -28,6 +29,9 @@ func newHooks() *cobra.Command {
 				for _, name := range tables {
 					ipset.Create(out, name, c.Limits.TableEntries)
 				}
+			}
+			if c.Daemon.BPF == config.BPFAuto {
+				fmt.Fprintln(out, `# where it may, run adds rules that ask programs of BPF, which it pins (bpf = "auto")`)
 			}
 			_, err = fmt.Fprintf(out, "# iptables-restore --noflush\n%s# ip6tables-restore --noflush\n%s",
 				hooks.Rules(h, hooks.IPv4), hooks.Rules(h, hooks.IPv6))

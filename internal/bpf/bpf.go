@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -169,6 +170,13 @@ func mount() error {
 		return fmt.Errorf("mount %s: %w", root, err)
 	}
 	return nil
+}
+
+// Extend has what is granted hold for d from now on. Without, nothing does.
+func (p *Programs) Extend(d time.Duration) {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // never fails for this clock
+	p.header.Until.Store(uint64(now.Nano() + d.Nanoseconds()))
 }
 
 // Pinned says whether the programs are where rules find them.

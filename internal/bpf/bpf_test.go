@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -43,6 +44,7 @@ func openTest(t *testing.T, inherited []*os.File) *Programs {
 	if err := p.Pin(); err != nil {
 		t.Fatal(err)
 	}
+	p.Extend(time.Hour)
 	t.Cleanup(func() {
 		err := p.Close()
 		if len(inherited) == 0 {
@@ -300,6 +302,21 @@ func TestWithdrawn(t *testing.T) {
 	p.Grants.Take(p.Grants.Index(&syn.Tuple))
 	if says(t, opens, b) {
 		t.Error("a grant that was withdrawn holds")
+	}
+}
+
+// TestExtend has nobody put off the end of what is granted.
+func TestExtend(t *testing.T) {
+	inNamespace(t)
+	p := openTest(t, nil)
+	opens := program(t, p.Opens())
+	syn := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.SYN}
+	give(p.Grants, &syn.Tuple, loopback, 0, 100)
+	for _, until := range []time.Duration{time.Minute, 0, time.Minute, -time.Minute} {
+		p.Extend(until)
+		if got := says(t, opens, wire.Append(nil, &syn)); got != (until > 0) {
+			t.Errorf("granted for %v: %v", until, got)
+		}
 	}
 }
 
