@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -17,6 +16,9 @@ import (
 
 // root is where the file system of bpf is mounted on any machine that has it.
 const root = "/sys/fs/bpf"
+
+// granting are the programs that grant: what they say they say while the daemon lives.
+var granting = [2]string{"opens", "admits"}
 
 // pins are the names of the programs in the directory of a network namespace.
 var pins = [3]string{"opens", "admits", "records"}
@@ -45,40 +47,45 @@ func Open(seed uint64, inherited []*os.File) (*Programs, error) {
 	return p, nil
 }
 
-func open(seed uint64, inherited []*os.File) (p *Programs, err error) {
+func open(seed uint64, inherited []*os.File) (_ *Programs, err error) {
 	if one := uint16(1); *(*byte)(unsafe.Pointer(&one)) != 1 {
 		return nil, errors.ErrUnsupported
 	}
-	p = &Programs{}
+	opened := &Programs{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.Close())
+			err = errors.Join(err, opened.Close())
 		}
 	}()
+	return opened, opened.open(seed, inherited)
+}
+
+func (p *Programs) open(seed uint64, inherited []*os.File) (err error) {
 	if err := p.openMaps(inherited); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.mapMemory(); err != nil {
-		return nil, err
+		return err
 	}
 	if len(inherited) == 0 {
 		p.header.Seed = seed
 	}
 	if p.Ring, err = newRing(p.maps[3], p.header); err != nil {
-		return nil, err
+		return err
 	}
 	p.Grants = grant.New(p.slots, p.header.Seed)
-	return p, errors.Join(p.load(), mount())
+	return errors.Join(p.load(), mount())
 }
 
-// openMaps makes the memory of the grants, those of FINs and answers, and the ring, or goes on with those
-// that there are.
+// openMaps makes the memory of the grants, those of FINs and answers, the ring and the
+// array, or goes on with those that there are.
 func (p *Programs) openMaps(inherited []*os.File) error {
 	specs := []*ebpf.MapSpec{
 		{Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(slotSize), MaxEntries: grant.Slots + 1, Flags: unix.BPF_F_MMAPABLE},
 		{Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
 		{Name: "nfqfw_answers", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
 		{Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
+		{Name: "nfqfw_granting", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: uint32(len(granting))},
 	}
 	for i, spec := range specs {
 		var m *ebpf.Map
@@ -115,13 +122,32 @@ func (p *Programs) mapMemory() (err error) {
 // load loads the programs.
 func (p *Programs) load() (err error) {
 	m, seed := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD(), p.maps[3].FD()}, p.header.Seed
-	for i, code := range []asm.Instructions{opens(m, seed), admits(m, seed), records(m, seed)} {
-		spec := &ebpf.ProgramSpec{Name: "nfqfw_" + pins[i], Type: ebpf.SocketFilter, Instructions: code, License: "GPL"}
-		if p.loaded[i], err = ebpf.NewProgram(spec); err != nil {
+	array := p.maps[4]
+	for i, code := range []asm.Instructions{opens(m, seed), admits(m, seed)} {
+		if err := putProgram(array, uint32(i), granting[i], code); err != nil {
+			return err
+		}
+	}
+	for i, code := range []asm.Instructions{ask(array.FD(), 0), ask(array.FD(), 1), records(m, seed)} {
+		if p.loaded[i], err = loadProgram(pins[i], code); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// putProgram loads a program into an array, in place of the one that was there.
+func putProgram(array *ebpf.Map, i uint32, name string, code asm.Instructions) error {
+	loaded, err := loadProgram(name, code)
+	if err != nil {
+		return err
+	}
+	defer loaded.Close() // the array keeps it
+	return array.Put(i, loaded)
+}
+
+func loadProgram(name string, code asm.Instructions) (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{Name: "nfqfw_" + name, Type: ebpf.SocketFilter, Instructions: code, License: "GPL"})
 }
 
 // Pin pins the programs where rules of the calling thread's network namespace find them,
@@ -172,13 +198,6 @@ func mount() error {
 	return nil
 }
 
-// Extend has what is granted hold for d from now on. Without, nothing does.
-func (p *Programs) Extend(d time.Duration) {
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // never fails for this clock
-	p.header.Until.Store(uint64(now.Nano() + d.Nanoseconds()))
-}
-
 // Pinned says whether the programs are where rules find them.
 func (p *Programs) Pinned() bool { return p.dir != "" }
 
@@ -192,7 +211,7 @@ func (p *Programs) Admits() string { return filepath.Join(p.dir, pins[1]) }
 func (p *Programs) Records() string { return filepath.Join(p.dir, pins[2]) }
 
 // FileCount is how many Files there are.
-const FileCount = 4
+const FileCount = 5
 
 // Files are other descriptors of the memory and of the ring, for a process that inherits
 // them.

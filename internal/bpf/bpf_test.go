@@ -31,20 +31,13 @@ const seed = 0x0123456789abcdef
 // openTest loads the programs, for the network namespace of inNamespace.
 func openTest(t *testing.T, inherited []*os.File) *Programs {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("takes root")
-		}
-		t.Skip("takes root")
-	}
 	p, err := Open(seed, inherited)
+	if err == nil {
+		err = p.Pin()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Pin(); err != nil {
-		t.Fatal(err)
-	}
-	p.Extend(time.Hour)
 	t.Cleanup(func() {
 		err := p.Close()
 		if len(inherited) == 0 {
@@ -60,9 +53,15 @@ func openTest(t *testing.T, inherited []*os.File) *Programs {
 // inNamespace has the test's thread, which ends with it, in a network namespace of its own.
 func inNamespace(t *testing.T) {
 	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("takes root")
+		}
+		t.Skip("takes root")
+	}
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skip("takes root: ", err)
+		t.Fatal(err)
 	}
 }
 
@@ -305,18 +304,40 @@ func TestWithdrawn(t *testing.T) {
 	}
 }
 
-// TestExtend has nobody put off the end of what is granted.
-func TestExtend(t *testing.T) {
+// TestGrantsEndWithTheProcess has rules go on to ask when nobody has the programs open.
+func TestGrantsEndWithTheProcess(t *testing.T) {
 	inNamespace(t)
-	p := openTest(t, nil)
+	p, err := Open(seed, nil)
+	if err == nil {
+		err = p.Pin()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	opens := program(t, p.Opens())
 	syn := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.SYN}
-	give(p.Grants, &syn.Tuple, loopback, 0, 100)
-	for _, until := range []time.Duration{time.Minute, 0, time.Minute, -time.Minute} {
-		p.Extend(until)
-		if got := says(t, opens, wire.Append(nil, &syn)); got != (until > 0) {
-			t.Errorf("granted for %v: %v", until, got)
+	give(p.Grants, &syn.Tuple, loopback, 0, 1_000_000)
+	b := wire.Append(nil, &syn)
+	files, err := p.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !says(t, opens, b) {
+		t.Error("nothing is granted, and another has the programs open")
+	}
+	for _, f := range files {
+		f.Close()
+	}
+	for deadline := time.Now().Add(time.Second); says(t, opens, b); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a grant holds, and nobody has the programs open")
 		}
+	}
+	if err := p.Unpin(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -101,6 +101,18 @@ func (c *code) answer(label string, a int32) {
 	c.add(asm.Mov.Imm(asm.R0, a), asm.Return())
 }
 
+// ask is the program that rules refer to in place of one that grants: it goes on with that
+// one as long as somebody has the array of them open. With the daemon that goes, and all
+// that it has granted.
+func ask(array, number int) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMapPtr(asm.R2, array),
+		asm.Mov.Imm(asm.R3, int32(number)),
+		asm.FnTailCall.Call(),
+		asm.Mov.Imm(asm.R0, 0), asm.Return(),
+	}
+}
+
 // parse reads the headers: the addresses to where the key is, the length of the packet to
 // R8 and that of its IP header to R9. Conntrack has put fragments together.
 func (c *code) parse() {
@@ -230,22 +242,6 @@ func (c *code) find(m maps, seed uint64, port int16) {
 	c.element(m.grants, "no")
 	c.add(asm.Mov.Reg(asm.R7, asm.R0))
 	c.same("no")
-	c.alive(m)
-}
-
-// alive says no if nobody has put off the end of all grants: their engine is gone.
-func (c *code) alive(m maps) {
-	c.add(asm.Mov.Imm(asm.R1, grant.Slots)) // the header
-	c.add(asm.LoadMem(asm.R2, asm.RFP, indexAt, asm.Word), asm.StoreMem(asm.RFP, octetAt, asm.R2, asm.DWord))
-	c.element(m.grants, "no")
-	c.add(
-		asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(grant.Header{}.Until)), asm.DWord),
-		asm.StoreMem(asm.RFP, portAt, asm.R1, asm.DWord),
-		asm.FnKtimeGetNs.Call(),
-		asm.LoadMem(asm.R1, asm.RFP, portAt, asm.DWord),
-		asm.JGE.Reg(asm.R0, asm.R1, "no"),
-		asm.LoadMem(asm.R2, asm.RFP, octetAt, asm.DWord), asm.StoreMem(asm.RFP, indexAt, asm.R2, asm.Word),
-	)
 }
 
 // same compares the slot at R7 with the key.

@@ -62,17 +62,6 @@ func (d *daemon) closePrograms() {
 	}
 }
 
-// grantLife is for how long what is granted holds without a tick: several times that of
-// one, and no longer than anybody minds who has said that nobody gets in without a daemon.
-const grantLife = 3 * tickInterval
-
-// extend has what is granted hold on.
-func (d *daemon) extend() {
-	if d.programs != nil {
-		d.programs.Extend(grantLife)
-	}
-}
-
 // withdraw takes back what was granted, for what decides about SYNs has changed.
 func (d *daemon) withdraw() {
 	if d.engine != nil {

@@ -56,7 +56,6 @@ func (t *ticker) run(ctx context.Context) error {
 func (t *ticker) turn(turn int) {
 	t.beat()
 	defer t.rest()
-	t.extend()
 	t.copies.take()
 	t.engine.Tick(t.now(), t.do)
 	t.flush()

@@ -33,9 +33,8 @@ type Slot struct {
 // Header is what follows the slots: it is of the size of one.
 type Header struct {
 	Seed   uint64        // of the hash
-	Until  atomic.Uint64 // when nothing is granted any more unless somebody puts it off: CLOCK_MONOTONIC, in ns
 	Missed atomic.Uint32 // packets that were not recorded, for want of room or of a plain header
-	_      [44]byte
+	_      [52]byte
 }
 
 // ID names a grant as long as it is not taken back: its slot, and how often that was.
