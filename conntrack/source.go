@@ -71,13 +71,11 @@ func (s *Source) room(l *Limits, now time.Duration) int {
 }
 
 // Reserve keeps places for up to n connections more, and says for how many: at most half
-// of those that no limit would refuse, unless it is forced.
-func (s *Source) Reserve(l *Limits, now time.Duration, n int, force bool) int {
+// of those that no limit would refuse.
+func (s *Source) Reserve(l *Limits, now time.Duration, n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !force {
-		n = min(n, s.room(l, now)/2)
-	}
+	n = min(n, s.room(l, now)/2)
 	s.reserved += n
 	return n
 }

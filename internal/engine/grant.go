@@ -137,10 +137,10 @@ func (a *account) unreserve(n int) {
 // reserve keeps places in a rule for up to n connections more, and says for how many.
 func (x *entry) reserve(n int) int {
 	a := x.account
-	if x.Max > 0 && !x.CountOnly {
+	if x.Max > 0 {
 		n = max(min(n, (int(x.Max)-int(a.admitted.Load()))/2), 0)
 	}
-	if m := a.admitted.Add(int64(n)); x.Max > 0 && !x.CountOnly && m > int64(x.Max) {
+	if m := a.admitted.Add(int64(n)); x.Max > 0 && m > int64(x.Max) {
 		a.admitted.Add(-int64(n)) // another took them first
 		return 0
 	}
@@ -150,7 +150,8 @@ func (x *entry) reserve(n int) int {
 
 // grant lets the kernel pass, and admit, the next connections of a client of which one has
 // just been admitted. While connections are being ended it does not: a SYN may be of one of
-// them. Where another is at work on grants there is none this time.
+// them. Nor does it for a rule that only counts, which tells whom it would refuse. Where
+// another is at work on grants there is none this time.
 func (v *visit) grant() {
 	s, g := v.state, v.grants
 	if g == nil || s.Proxied || s.Adopted || !s.Answered || s.InDev == 0 || v.leaving.Load() > 0 || !g.mu.TryLock() {
@@ -158,7 +159,7 @@ func (v *visit) grant() {
 	}
 	defer g.mu.Unlock()
 	x, i := v.stateRule(), g.table.Index(&s.Tuple)
-	if x.State == rules.Synproxy || s.Created <= g.since || v.now < g.until[i] {
+	if x.State == rules.Synproxy || x.CountOnly || s.Created <= g.since || v.now < g.until[i] {
 		return
 	}
 	syns := v.grantable(x)
@@ -199,7 +200,7 @@ func (v *visit) give(g *grants, i int, x *entry, n int) {
 	n = x.reserve(n)
 	had := &g.given[i]
 	if had.source != nil {
-		kept := had.source.Reserve(&x.limits, v.now, n, x.CountOnly)
+		kept := had.source.Reserve(&x.limits, v.now, n)
 		x.unreserve(n - kept)
 		n = kept
 	}
@@ -211,10 +212,10 @@ func (v *visit) give(g *grants, i int, x *entry, n int) {
 // refuse, for others may come from the same source.
 func (v *visit) grantable(x *entry) int {
 	n := (v.table.Limit() - v.table.Len()) / 4
-	if src := v.state.Source(); src != nil && !x.CountOnly {
+	if src := v.state.Source(); src != nil {
 		n = min(n, src.Room(&x.limits, v.now)/2)
 	}
-	if x.Max > 0 && !x.CountOnly {
+	if x.Max > 0 {
 		n = min(n, (int(x.Max)-int(x.admitted.Load()))/2)
 	}
 	if x.State == rules.Adaptive {
