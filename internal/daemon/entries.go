@@ -43,6 +43,11 @@ func (e *entries) decide(now time.Duration, p *packet.Packet, d *engine.Decision
 		p.Kernel = e.query(d.Offload.Tuple)
 		e.engine.Handle(now, p, d)
 	}
+	if d.Again {
+		e.copies.take()
+		p.Noted = true
+		e.engine.Handle(now, p, d)
+	}
 }
 
 // query asks the kernel for its entry. If it does not answer, there is taken to

@@ -67,6 +67,10 @@ func (v *visit) admit() admission {
 			return a
 		}
 	}
+	if v.awaitsNote(x) {
+		v.d.Again = true
+		return postponed
+	}
 	full := x.enter(x.Max, x.CountOnly)
 	if full && !x.CountOnly && v.recall(x, nil) {
 		full = x.enter(x.Max, false)

@@ -17,6 +17,11 @@ type Decision struct {
 	Offload packet.Offload
 	Evicted packet.Offload // before that: for a state that made room
 
+	// Again is that somebody would be refused for what may be over, or may be of the same
+	// connection: take note of all that has passed, put that into p.Noted, and call again.
+	// Nothing has happened yet.
+	Again bool
+
 	Refusal  Refusal  // what is to be reported; its Reason is ReasonMatch if nothing is
 	Overload Overload // what is to be done; its Table is empty if nothing is
 

@@ -137,7 +137,7 @@ type visit struct {
 
 // Handle decides about a packet, or takes note of one that has passed. If the decision
 // orders a query, the caller puts the answer into p.Kernel and calls again: nothing has
-// happened yet.
+// happened yet. So it is if the decision says Again.
 func (e *Engine) Handle(now time.Duration, p *packet.Packet, d *Decision) {
 	*d = Decision{}
 	v := visit{Engine: e, now: now, p: p, d: d}
@@ -226,7 +226,7 @@ func (v *visit) letGo() {
 
 func (v *visit) count() {
 	switch {
-	case v.d.Offload.Op == packet.OffloadQuery:
+	case v.d.Offload.Op == packet.OffloadQuery, v.d.Again:
 	case v.d.Verdict == packet.Pass:
 		v.counters.Passed.Add(1)
 	default:

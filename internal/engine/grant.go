@@ -277,6 +277,19 @@ func (v *visit) recall(x *entry, source *conntrack.Source) bool {
 	return taken
 }
 
+// awaitsNote says whether a limit would be passed for places that are reserved: the kernel
+// may have given one of them to this connection, by a packet behind this one.
+func (v *visit) awaitsNote(x *entry) bool {
+	if v.grants == nil || v.p.Noted || x.CountOnly {
+		return false
+	}
+	if x.Max > 0 && x.reserved.Load() > 0 && x.admitted.Load() >= int64(x.Max) {
+		return true
+	}
+	source := v.state.Source()
+	return source != nil && source.Reserved() > 0 && source.Room(&x.limits, v.now) == 0
+}
+
 // sweepGrants takes back those that nobody has used for a while.
 func (e *Engine) sweepGrants(now time.Duration) {
 	g := e.grants

@@ -77,6 +77,11 @@ func (g *granting) send(p packet.Packet, conn packet.Conn) bool {
 	g.asked++
 	p.Conn = conn
 	g.Handle(g.now, &p, &g.d)
+	if g.d.Again {
+		g.takeNote()
+		p.Noted = true
+		g.Handle(g.now, &p, &g.d)
+	}
 	return g.d.Verdict == packet.Pass
 }
 

@@ -100,6 +100,7 @@ type Packet struct {
 	Conn   Conn
 	Kernel Kernel
 	Copied bool // the kernel has let it pass, and tells
+	Noted  bool // all that has passed before it has been taken note of
 
 	Admitted bool      // and by that its connection,
 	Grant    [2]uint32 // by this grant (internal/grant: ID)

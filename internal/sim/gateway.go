@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"nfqfw/conntrack"
@@ -28,6 +29,8 @@ type gateway struct {
 	packet   packet.Packet // that is being judged
 	out      packet.Packet // that is being sent
 	queries  []packet.Tuple
+	waiting  []waiting              // in the queue, if it is slow
+	noted    int                    // copies, so far
 	copies   []packet.Packet        // that the engine has not taken note of yet
 	grants   *grant.Table           // nil: it is asked about every SYN
 	memory   []grant.Slot           // of the grants
@@ -158,11 +161,35 @@ func (g *gateway) clearGrants(seed uint64) *grant.Table {
 	return g.grants
 }
 
-// queue has the engine judge a packet, as the daemon does.
+// queue has the engine judge a packet, as the daemon does: at once, or, if the queue is
+// slow, a little later. What passes in the kernel meanwhile is not known then.
 func (g *gateway) queue(p *packet.Packet) {
-	d, w := &g.decision, g.world
 	g.wake()
-	g.takeCopies()
+	if !g.world.story.gateway.slow {
+		g.takeCopies(len(g.copies))
+		g.judge(p)
+		return
+	}
+	g.waiting = append(g.waiting, waiting{*p, len(g.copies) + g.noted})
+	g.world.clock.after(time.Duration(g.world.rand.IntN(3))*time.Millisecond, g.judgeNext)
+}
+
+// waiting is a packet in a queue, and how many packets had passed when it came.
+type waiting struct {
+	packet packet.Packet
+	passed int
+}
+
+func (g *gateway) judgeNext() {
+	next := g.waiting[0]
+	g.waiting = g.waiting[1:]
+	g.takeCopies(max(next.passed-g.noted, 0))
+	g.packet = next.packet
+	g.judge(&g.packet)
+}
+
+func (g *gateway) judge(p *packet.Packet) {
+	d, w := &g.decision, g.world
 	g.handle(p)
 	if w.trace != nil {
 		w.tracef("%v conn %d: %v %v mark %x", show(p), p.Conn, d.Verdict, d.Reason, d.Mark)
@@ -204,12 +231,17 @@ func (g *gateway) handle(p *packet.Packet) {
 		p.Kernel = g.entries[nameOf(p.Tuple)].shows()
 		g.engine.Handle(now, p, d)
 	}
+	if d.Again {
+		g.takeCopies(len(g.copies))
+		p.Noted = true
+		g.engine.Handle(now, p, d)
+	}
 }
 
-// takeCopies has the engine take note of what has passed and closes a connection. Until
-// somebody wants to know, copies wait.
-func (g *gateway) takeCopies() {
-	for i := range g.copies {
+// takeCopies has the engine take note of the first n of what has passed. Until somebody
+// wants to know, copies wait.
+func (g *gateway) takeCopies(n int) {
+	for i := range n {
 		p := &g.copies[i]
 		p.Copied = true
 		g.handle(p)
@@ -218,8 +250,9 @@ func (g *gateway) takeCopies() {
 		}
 		g.carryOut(&g.decision)
 	}
-	told := g.copies
-	g.copies = g.copies[:0]
+	told := slices.Clone(g.copies[:n])
+	g.copies = slices.Delete(g.copies, 0, n)
+	g.noted += n
 	for i := range told {
 		if told[i].Admitted {
 			g.world.told(&told[i])
@@ -229,7 +262,7 @@ func (g *gateway) takeCopies() {
 
 // informed is the engine, when it knows all that has happened.
 func (g *gateway) informed() *engine.Engine {
-	g.takeCopies()
+	g.takeCopies(len(g.copies))
 	return g.engine
 }
 

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"nfqfw/conntrack"
@@ -61,7 +62,8 @@ type policy struct {
 	flushes    bool         // somebody empties the kernel's table, now and then
 	full       bool         // now and then it takes no entry
 	drains     bool         // it is about to stop: what would be proxied is kept
-	grants     bool         // its kernel lets SYNs pass that are granted
+	grants     bool         // its kernel lets connections pass that are granted
+	slow       bool         // packets wait in its queue
 }
 
 // weather is what the network does until it clears.
@@ -137,6 +139,8 @@ func newStory(r *rand.Rand) story {
 	}
 	s.gateway.rules = s.newRules(r)
 	s.gateway.grants = r.IntN(2) == 0
+	proxies := slices.ContainsFunc(s.gateway.rules, func(x rules.Rule) bool { return x.State == rules.Synproxy })
+	s.gateway.slow = s.gateway.grants && s.kind == fair && !proxies
 	return s
 }
 

@@ -94,7 +94,7 @@ func (w *world) clear() {
 	clear(w.gateway.entries)
 	clear(w.gateway.closing)
 	w.gateway.grants, w.untold = nil, nil
-	w.gateway.copies = w.gateway.copies[:0]
+	w.gateway.copies, w.gateway.waiting, w.gateway.noted = w.gateway.copies[:0], nil, 0
 	w.slab.used, w.admissions, w.abusers = 0, w.admissions[:0], abusers{}
 	w.reloaded, w.unruled, w.gateway.telling = 0, false, 0
 	w.honest, w.served, w.failures = w.honest[:0], w.served[:0], nil
