@@ -132,6 +132,7 @@ type visit struct {
 	refused  error                // why it cannot be held
 	removed  [2]*conntrack.Source // of states removed
 	evicted  *conntrack.Source    // of one that made room
+	orphan   bool                 // the packet belongs to an entry that is removed
 	kept     bool                 // one of them was kept, and the kernel may have an entry of it
 }
 
@@ -313,8 +314,10 @@ func (x *entry) release(s *conntrack.State) {
 // remove takes the packet's state out of the table, and the kernel's entry with
 // it if that stands for the state.
 func (v *visit) remove() {
-	if v.standsFor(v.state) {
+	begun := v.p.Flags.Has(packet.SYN) && v.p.Conn == packet.ConnEstablished // with this SYN the entry begins anew
+	if v.standsFor(v.state) && (!begun || v.state.Proxied || v.state.Made) {
 		v.d.Offload = deleteEntry(v.state.Tuple)
+		v.orphan = begun
 	}
 	v.kept = v.kept || v.state.Offloaded && !v.state.Proxied
 	src := v.forget(v.shard, v.state)

@@ -61,6 +61,8 @@ func (v *visit) openUnmatched() {
 func (v *visit) openSYN() {
 	over, exceeds := v.excess()
 	switch {
+	case v.orphan:
+		v.d.drop(packet.ReasonStateMismatch) // it comes again, and finds no entry
 	case v.rule.Action == rules.Block:
 		v.refuse(Refusal{Reason: packet.ReasonBlock})
 	case exceeds:

@@ -312,6 +312,7 @@ func (w *writer) opens() {
 	w.line("-A %s -j %s", opened, setMark(0))
 	w.line("-A %s -p tcp --tcp-flags SYN,ACK SYN -m conntrack --ctstate NEW%s -g %s", opened, asks(p.Records), opening)
 	w.line("-A %s -p tcp --tcp-flags SYN,ACK SYN,ACK%s%s --ctdir REPLY%s -j RETURN", opened, connIs(packet.MarkOpening), established, asks(p.Records))
+	w.line("-A %s%s -j %s", opened, established, setMark(packet.MarkConnOlder))
 	w.line("-A %s -g %s", opened, steps)
 	w.line("-A %s -j %s", opening, setConnmark(packet.MarkOpening, packet.MarkMask))
 	w.line("-A %s -j %s", admitted, setConnmark(packet.MarkClear, packet.MarkMask))

@@ -63,6 +63,7 @@ const (
 	MarkConnNew     Mark = 0x80000000
 	MarkConnInvalid Mark = 0x90000000
 	MarkConnOpening Mark = 0xe0000000
+	MarkConnOlder   Mark = 0xb0000000 // a SYN that was granted belongs to an entry that was there before
 )
 
 // ConnOf reads what the hooks said of a packet; raw tells that it came from
@@ -75,6 +76,8 @@ func ConnOf(m Mark, raw bool) Conn {
 		return ConnInvalid
 	case MarkConnOpening:
 		return ConnOpening
+	case MarkConnOlder:
+		return ConnEstablished
 	}
 	if raw {
 		return ConnNone
