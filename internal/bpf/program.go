@@ -313,8 +313,8 @@ func (c *code) remembered(in int, seed uint64) {
 	c.element(in, "no")
 }
 
-// plain goes on at done for a SYN or SYN+ACK that means nothing to an application before
-// the handshake is over: it has no payload, and no option of TCP Fast Open.
+// plain goes on at done for a packet that means nothing to an application: it has no
+// payload, no option of TCP Fast Open, and none that is not whole.
 func (c *code) plain(done string) {
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, offsetAt, asm.Byte),
@@ -466,12 +466,17 @@ func records(m maps, seed uint64) asm.Instructions {
 
 // admits is the program that takes an admission for the ACK that completes a handshake, and
 // records it: an ACK of exactly what the server has answered, which conntrack does not
-// demand. It does so once, or not at all: if another takes one at the same time, the ACK is
-// queued.
+// demand, and one that the decoder in Go reads, or nobody would know of its connection. It
+// does so once, or not at all: if another takes one at the same time, the ACK is queued.
 func admits(m maps, seed uint64) asm.Instructions {
 	admissions := int16(unsafe.Offsetof(grant.Slot{}.Admissions))
 	c := &code{}
 	c.parse()
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
+		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.ACK|packet.URG)),
+		asm.JNE.Imm(asm.R1, int32(packet.ACK), "no"),
+	)
 	c.find(m, seed, tcpAt+2)
 	c.add(
 		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.InDev)), asm.Word),
@@ -479,6 +484,10 @@ func admits(m maps, seed uint64) asm.Instructions {
 		asm.JNE.Reg(asm.R1, asm.R2, "no"),
 		asm.LoadMem(asm.R1, asm.R7, admissions, asm.Word), // the lower half
 		asm.JEq.Imm(asm.R1, 0, "no"),
+	)
+	c.plain("plain")
+	c.label = "plain"
+	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, indexAt, asm.Word), asm.StoreMem(asm.RFP, octetAt, asm.R1, asm.DWord),
 		asm.LoadMem(asm.R1, asm.RFP, keyAt+32, asm.DWord), asm.StoreMem(asm.RFP, portAt, asm.R1, asm.DWord),
 	)
