@@ -11,11 +11,12 @@
 //	hold.go     a server that nothing is known of is asked before its client is answered
 //	proxy.go    the SYN proxy's handshake with the client
 //	server.go   its handshake with the server, and how the two become one
-//	track.go    a connection that has a state: peers, counts, closing; and packets that
-//	            have passed, for want of a verdict on what closes
+//	track.go    a connection that has a state: peers, counts, closing
+//	passed.go   packets that have passed without a verdict, and are taken note of
 //	reset.go    a client's RST: the server is asked whether it obeyed
 //	guess.go    a FIN or a server's RST that a blind attacker may have guessed
-//	grant.go    SYNs of clients far below every limit: the kernel lets them pass, and tells
+//	grant.go    what the kernel may admit by itself: connections of clients far below every limit
+//	grants.go   what is granted, and how it is taken back
 //	stamp.go    clients that have heard their server's own timestamps
 //	adopt.go    connections that began before the engine was there
 //	handover.go all that another engine has to know to go on in the place of this one
@@ -35,5 +36,6 @@
 // Order of locks: a table shard, then the servers', or a source's own. The locks of
 // the set of sources are waited for with no other held, and no other is taken under them
 // but a source's own. Who holds a shard may try for another, or for the sources, and does
-// not wait for it.
+// not wait for it. That of the grants is taken under a shard's, and under it a source's own,
+// while the sources are tried for.
 package engine

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -9,7 +10,9 @@ import (
 	"time"
 
 	"nfqfw/conntrack"
+	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
+	"nfqfw/rules"
 	"nfqfw/synproxy/cookie"
 )
 
@@ -34,13 +37,35 @@ func (c *crowd) packets(seed uint64, rounds int) {
 		var d Decision
 		for range rounds {
 			p := raced(r, &d)
+			c.pass(p)
 			c.engine.Handle(c.time(), p, &d)
+			if d.Again {
+				p.Noted = true
+				c.engine.Handle(c.time(), p, &d)
+			}
 			if d.Offload.Op == packet.OffloadQuery {
 				p.Kernel = packet.KernelAbsent
 				c.engine.Handle(c.time(), p, &d)
 			}
 		}
 	})
+}
+
+// pass lets a packet pass as the kernel would that reads what is granted.
+func (c *crowd) pass(p *packet.Packet) {
+	g := c.engine.grants
+	g.mu.Lock() // the detector knows nothing of kernels
+	defer g.mu.Unlock()
+	switch {
+	case p.Flags.Has(packet.SYN):
+		p.Copied = g.table.Passes(p)
+	case p.Conn == packet.ConnOpening:
+		id, ok := g.table.Admits(p)
+		if ok {
+			p.Conn = packet.ConnEstablished
+		}
+		p.Copied, p.Admitted, p.Grant = ok, ok, [2]uint32{id.Slot, id.Generation}
+	}
 }
 
 // raced is a packet at the numbers of a handshake; if a SYN was answered by the SYN
@@ -81,13 +106,25 @@ func (c *crowd) meanwhile(do func(i int)) {
 // Whatever is done to an engine at the same time, its counts are right in the end, and
 // nothing is left.
 func TestManyAtOnce(t *testing.T) {
+	for _, kills := range []bool{true, false} { // while connections are ended nothing is granted
+		t.Run(fmt.Sprintf("kills %v", kills), func(t *testing.T) { testManyAtOnce(t, kills) })
+	}
+}
+
+func testManyAtOnce(t *testing.T, kills bool) {
 	scripts := [][]byte{{0, 0, 0xff, 1, 1, 0x7f, 2}, {2, 9, 0x3f, 1}, {3, 1, 0x1f, 2}, {0x10, 0x19, 0xff, 8, 0x4a, 0x25, 1}}
 	config := func(i int) Config {
 		script := slices.Clone(scripts[i%len(scripts)])
 		return fuzzConfig(&script)
 	}
+	if !kills {
+		config = func(i int) Config {
+			return grantingConfig(rules.Rule{Name: "web", State: rules.Keep, MaxSrcConn: 10 + uint32(i%10)})
+		}
+	}
 	c := crowd{engine: New(config(0), scenarioSeeds)}
 	e := c.engine
+	e.SetGrants(grant.New(grant.Memory(), 42))
 	for i := range 3 {
 		c.packets(uint64(i), 60_000)
 	}
@@ -96,8 +133,16 @@ func TestManyAtOnce(t *testing.T) {
 		c.now.Add(int64(tickOfCrowd))
 		e.Tick(c.time(), ignore)
 	})
-	c.meanwhile(func(i int) { e.Reload(c.time(), config(i)) })
 	c.meanwhile(func(i int) {
+		if kills || i%1000 == 0 {
+			e.Reload(c.time(), config(i))
+			e.Withdraw(c.time())
+		}
+	})
+	c.meanwhile(func(i int) {
+		if !kills {
+			return
+		}
 		some := func(s *conntrack.State, rule string) bool { return s.ID%4 == 0 && rule == "web" }
 		e.Kill(c.time(), some, i%2 == 0, ignore)
 	})
@@ -112,7 +157,7 @@ func TestManyAtOnce(t *testing.T) {
 	if err := e.Recount(); err != nil {
 		t.Fatal(err)
 	}
-	if e.named("web").Name == "" || e.counters.Passed.Load() == 0 {
+	if e.named("web").Name == "" || e.counters.Passed.Load() == 0 || !kills && e.counters.InKernel.Load() == 0 {
 		t.Fatal("nothing was done")
 	}
 	z := fuzzed{t: t, engine: e, config: config(0), now: c.time(), bounds: boundsOf(e, c.time())}

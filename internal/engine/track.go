@@ -48,29 +48,6 @@ func (v *visit) track() {
 	}
 }
 
-// observe takes note of a packet that has passed: one of a handshake that was granted, or one
-// of an admitted connection, whose closing wants no verdict.
-func (v *visit) observe() {
-	v.d.pass(packet.MarkClear)
-	s := v.state
-	switch {
-	case v.p.Flags.Has(packet.SYN):
-		v.observeOpening()
-	case v.p.Admitted:
-		v.observeAdmitted()
-	case s == nil || !s.Offloaded || s.Leaving() || v.wasReset():
-	case s.Forged(v.dir, v.p):
-		v.unmark()
-	case v.closes() && v.p.Kernel == packet.KernelNotAsked:
-		v.d.Offload = queryEntry(s.Tuple)
-	case v.closes() && !v.kernelObeys():
-		v.unmark()
-	default:
-		v.advance()
-		v.press(s, v.now)
-	}
-}
-
 // forged drops what somebody says in the server's name.
 func (v *visit) forged() {
 	v.d.drop(packet.ReasonStateMismatch)
