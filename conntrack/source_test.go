@@ -233,3 +233,44 @@ func TestRestoredSourceGoes(t *testing.T) {
 		t.Errorf("%d sources when its time is over, %d known, want none", n, nodesThere.Known())
 	}
 }
+
+// What is reserved nobody else gets, and no more is than half of what is left.
+func TestReserve(t *testing.T) {
+	sources := NewSources(10, 1)
+	nodes := &Nodes{}
+	for name, l := range map[string]Limits{
+		"connections": {Conns: 10}, "states": {States: 10}, "rate": {Rate: Rate{10, time.Hour}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := sources.Acquire(SourceKey{Prefix: netip.MustParsePrefix("192.0.2.1/32")}, nodes, &l, time.Second, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sources.Drop(s, 3*time.Hour)
+			if n := s.Reserve(&l, time.Second, 100); n == 0 || n > 5 || s.Reserved() != n {
+				t.Fatalf("%d reserved of 10, it says %d", n, s.Reserved())
+			}
+			reserved, others := s.Reserved(), 0
+			for state := new(State); ; state = new(State) {
+				state.Bind(s)
+				if state.Admit(&l, time.Second, false).Limit != LimitNone {
+					break
+				}
+				others++
+			}
+			if others != 10-reserved || s.Excess(&l, time.Second).Limit != LimitNone || s.Reserve(&l, time.Second, 1) != 0 {
+				t.Errorf("%d others, with %d reserved; excess %+v", others, reserved, s.Excess(&l, time.Second))
+			}
+			for range reserved {
+				state := new(State)
+				state.Bind(s)
+				state.AdmitReserved(&l, time.Second)
+			}
+			if s.Reserved() != 0 || s.Excess(&l, time.Second).Limit == LimitNone {
+				t.Errorf("%d are reserved, excess %+v", s.Reserved(), s.Excess(&l, time.Second))
+			}
+			s.reset(s.Key, 0)
+			s.slots, s.states = 0, 0
+		})
+	}
+}
