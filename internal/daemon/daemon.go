@@ -202,7 +202,6 @@ func (d *daemon) settle() (err error) {
 // process only, so that hooks that are there once all queues are ours are nobody's.
 func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begin func() error) error {
 	d.openPrograms()
-	defer d.closePrograms()
 	if err := confine(d.log); err != nil {
 		return errors.Join(err, d.settle())
 	}

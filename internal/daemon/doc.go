@@ -4,9 +4,11 @@
 //
 // One goroutine per kernel queue takes each packet through decode, engine,
 // offload order, segments and verdict; one more does what is due without a
-// packet. What closes an admitted connection is not queued: the kernel copies it, and
+// packet. What the kernel lets pass by itself is not queued, as what closes an admitted
+// connection, or opens one that is granted (internal/grant): the kernel copies it, and
 // the copies that were made before a packet came are taken note of before it is judged,
-// as they are before a question is answered. The hooks go in when all of them run, and come out first of all when
+// as they are before a question is answered. The hooks go in when all of them run, and come
+// out first of all when
 // the daemon stops, so that no packet waits for a verdict nobody will give. What
 // others take out of the kernel meanwhile is put back: the hooks, the sets they refer
 // to, and settings; but not faster and faster, if somebody insists.

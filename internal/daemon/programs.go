@@ -10,7 +10,8 @@ import (
 )
 
 // openPrograms loads what has the kernel pass SYNs that are granted, and tell of them: as
-// long as the process may. Without, each SYN waits in a queue.
+// long as the process may. Without, each SYN waits in a queue. They are open until the
+// process ends, and with it end their grants.
 func (d *daemon) openPrograms() {
 	if d.config.Load().Daemon.BPF == config.BPFNever {
 		return
@@ -51,15 +52,6 @@ func (d *daemon) unpinPrograms() error {
 		return nil
 	}
 	return d.programs.Unpin()
-}
-
-func (d *daemon) closePrograms() {
-	if d.programs == nil {
-		return
-	}
-	if err := d.programs.Close(); err != nil {
-		d.log.Warn("programs of BPF", "err", err)
-	}
 }
 
 // withdraw takes back what was granted, for what decides about SYNs has changed.
