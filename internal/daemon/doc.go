@@ -8,10 +8,9 @@
 // connection, or opens one that is granted (internal/grant): the kernel copies it, and
 // the copies that were made before a packet came are taken note of before it is judged,
 // as they are before a question is answered. The hooks go in when all of them run, and come
-// out first of all when
-// the daemon stops, so that no packet waits for a verdict nobody will give. What
-// others take out of the kernel meanwhile is put back: the hooks, the sets they refer
-// to, and settings; but not faster and faster, if somebody insists.
+// out first of all when the daemon stops, so that no packet waits for a verdict nobody will
+// give. What others take out of the kernel meanwhile is put back: the hooks, the sets they
+// refer to, and settings; but not faster and faster, if somebody insists.
 //
 // It holds CAP_NET_ADMIN and CAP_NET_RAW and no other capability, nor does a program
 // that it starts. A loop that packets depend on and that makes no progress ends the

@@ -71,11 +71,7 @@ func (v *visit) admit() admission {
 		v.d.Again = true
 		return postponed
 	}
-	full := x.enter(x.Max, x.CountOnly)
-	if full && !x.CountOnly && v.recall(x, nil) {
-		full = x.enter(x.Max, false)
-	}
-	if full {
+	if x.enter(x.Max, x.CountOnly) {
 		over := Refusal{Reason: packet.ReasonMax, Count: uint64(x.Max), Limit: uint64(x.Max)}
 		if !x.CountOnly {
 			v.deny(over)
@@ -84,9 +80,6 @@ func (v *visit) admit() admission {
 		v.note(x, over)
 	}
 	over := v.state.Admit(&x.limits, v.now, x.CountOnly)
-	if over.Limit != conntrack.LimitNone && !x.CountOnly && v.recall(x, v.state.Source()) {
-		over = v.state.Admit(&x.limits, v.now, false)
-	}
 	if over.Limit == conntrack.LimitNone {
 		return admitted
 	}

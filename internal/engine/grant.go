@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"nfqfw/conntrack"
 	"nfqfw/rules"
 )
@@ -134,33 +136,31 @@ func (v *visit) noGrant() {
 	}
 }
 
-// recall takes back what is granted at the cost of a rule or a source, and says whether
-// there was anything: before somebody is refused for want of places.
-func (v *visit) recall(x *entry, source *conntrack.Source) bool {
+// recallPause is for how long nothing is granted anew at the cost of who might have been
+// refused for it.
+const recallPause = 100 * time.Millisecond
+
+// recall takes back those grants for which is says true.
+func (v *visit) recall(is func(*given) bool) {
 	g := v.grants
-	if g == nil || x.reserved.Load() == 0 && (source == nil || source.Reserved() == 0) {
-		return false
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	taken := false
-	g.takeIf(func(y *given) bool {
-		is := y.places > 0 && (y.rule == x.account || source != nil && y.source == source)
-		taken = taken || is
-		return is
-	})
-	return taken
+	g.takeIf(is, func(i int) { g.until[i] = max(g.until[i], v.now+recallPause) })
 }
 
-// awaitsNote says whether a limit would be passed for places that are reserved: the kernel
-// may have given one of them to this connection, by a packet behind this one.
+// awaitsNote says whether a limit would be passed for places that are reserved, and takes
+// them back. What was used of them the engine is to know before it judges: it may be this
+// connection's, by a packet behind this one, or that of a client who has closed another.
 func (v *visit) awaitsNote(x *entry) bool {
 	if v.grants == nil || v.p.Noted || x.CountOnly {
 		return false
 	}
-	if x.Max > 0 && x.reserved.Load() > 0 && x.admitted.Load() >= int64(x.Max) {
-		return true
-	}
 	source := v.state.Source()
-	return source != nil && source.Reserved() > 0 && source.Room(&x.limits, v.now) == 0
+	ofRule := x.Max > 0 && x.reserved.Load() > 0 && x.admitted.Load() >= int64(x.Max)
+	ofSource := source != nil && source.Reserved() > 0 && source.Room(&x.limits, v.now) == 0
+	if !ofRule && !ofSource {
+		return false
+	}
+	v.recall(func(y *given) bool { return ofRule && y.rule == x.account || ofSource && y.source == source })
+	return true
 }

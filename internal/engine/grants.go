@@ -81,15 +81,16 @@ func (e *Engine) dropSources(now time.Duration) {
 func (g *grants) takeAll(now time.Duration) {
 	g.since = now
 	if g.count.Load() > 0 {
-		g.takeIf(func(*given) bool { return true })
+		g.takeIf(func(*given) bool { return true }, func(int) {})
 	}
 }
 
-// takeIf takes back those for which is says true.
-func (g *grants) takeIf(is func(*given) bool) {
+// takeIf takes back those for which is says true, and then does something.
+func (g *grants) takeIf(is func(*given) bool, then func(i int)) {
 	for i := range g.given {
 		if x := &g.given[i]; x.rule != nil && is(x) {
 			g.take(i)
+			then(i)
 		}
 	}
 }
