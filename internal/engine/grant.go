@@ -27,8 +27,7 @@ func (x *entry) reserve(n int) int {
 
 // grant lets the kernel pass, and admit, the next connections of a client of which one has
 // just been admitted. While connections are being ended it does not: a SYN may be of one of
-// them. Nor does it for a rule that only counts, which tells whom it would refuse. Where
-// another is at work on grants there is none this time.
+// them. Where another is at work on grants there is none this time.
 func (v *visit) grant() {
 	s, g := v.state, v.grants
 	if g == nil || s.Proxied || s.Adopted || !s.Answered || s.InDev == 0 || v.leaving.Load() > 0 || !g.mu.TryLock() {
@@ -36,7 +35,7 @@ func (v *visit) grant() {
 	}
 	defer g.mu.Unlock()
 	x, i := v.stateRule(), g.table.Index(&s.Tuple)
-	if x.State == rules.Synproxy || x.CountOnly || s.Created <= g.since || v.now < g.until[i] {
+	if !x.mayGrant() || s.Created <= g.since || v.now < g.until[i] {
 		return
 	}
 	syns := v.grantable(x)
@@ -51,6 +50,13 @@ func (v *visit) grant() {
 	if left := g.table.Left(i); left <= syns/2 {
 		v.give(g, i, x, syns-left)
 	}
+}
+
+// mayGrant says whether the kernel may admit connections of the rule: not if the rule only
+// counts, and is to tell whom it would refuse; nor if its sources count for other rules too,
+// whose limits may let them have more than this one's would by the time a place is used.
+func (x *entry) mayGrant() bool {
+	return x.State != rules.Synproxy && !x.CountOnly && x.SourceTrack == rules.TrackRule
 }
 
 // begin makes the slot that of the state's client and server, and says whether it did.

@@ -49,11 +49,7 @@ func (v *visit) open() {
 // cookie of a rule that has vanished since.
 func (v *visit) openUnmatched() {
 	begins := v.p.Conn != packet.ConnEstablished && !v.p.Flags.Has(packet.RST)
-	switch {
-	case begins && v.openCookie():
-	case v.p.Conn == packet.ConnOpening:
-		v.d.pass(packet.MarkClear) // a rule was about it when it began; now it passes in the kernel
-	default:
+	if !begins || !v.openCookie() {
 		v.d.pass(packet.MarkSeen)
 	}
 }
