@@ -9,7 +9,7 @@ import (
 
 // maxGrant is how many connections of one client and server the kernel may open, or admit,
 // before the engine takes note of the first.
-const maxGrant = 64
+const maxGrant = 256
 
 // reserve keeps places in a rule for up to n connections more, and says for how many.
 func (x *entry) reserve(n int) int {
