@@ -1,6 +1,9 @@
 package integration
 
 import (
+	"io"
+	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -77,6 +80,32 @@ func TestNothingGranted(t *testing.T) {
 		g.lab.Client.Hold(g.ctx, HoldOptions{From: g.source(1), To: g.srv.Addr(), N: 5})
 	}
 	if k := must[control.Info](t, "info")(g.fw.Info(g.ctx)).InKernel; k.Active || k.Admitted > 0 {
+		t.Errorf("%+v", k)
+	}
+}
+
+// Where iptables has its legacy back end the kernel admits nobody, and closings are told of
+// as ever.
+func TestNothingGrantedByLegacyTables(t *testing.T) {
+	Require(t, Program("iptables-legacy-restore"))
+	ctx, l := testContext(t), newLab(t, Options{})
+	legacy := []string{"env", "PATH=" + legacyTools(t) + ":" + os.Getenv("PATH")}
+	fw := must[*Firewall](t, "firewall")(l.Gateway.StartFirewallThrough(ctx, legacy, must[string](t, "build")(program()), policyConfig("keep", webRule, 1)))
+	stopAtEnd(t, fw)
+	to := netip.AddrPortFrom(places[0].addr(IPv4), 80)
+	must[*AcceptCounter](t, "server")(places[0].ns(l).CountAccepts(to, AcceptOptions{Echo: true, CloseOnEOF: true}))
+	for i := range 3 {
+		h := l.Client.Hold(ctx, HoldOptions{From: ClientAddr(IPv4, 0), To: to, N: 1})
+		if h.Count(Held) != 1 {
+			t.Fatalf("connection %d, and those before are closed: %v", i+1, h)
+		}
+		for _, c := range h.Conns() {
+			_ = c.CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+	}
+	if k := must[control.Info](t, "info")(fw.Info(ctx)).InKernel; k.Admitted > 0 {
 		t.Errorf("%+v", k)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"nfqfw/internal/engine"
 	"nfqfw/internal/nfq"
@@ -25,6 +26,8 @@ type copies struct {
 	*entries
 	group   *nfq.Log // nil: closed
 	decoder *wire.Decoder
+
+	readAt time.Duration // when the group is read again, though all is recorded
 
 	packet     packet.Packet
 	decision   engine.Decision
@@ -69,7 +72,8 @@ func (c *copies) take() {
 	}
 	defer c.rest()
 	all, err := c.takeRecorded()
-	if !all {
+	if now := c.now(); !all || now >= c.readAt {
+		c.readAt = now + tickInterval // there may be some of hooks that were others
 		err = errors.Join(err, c.group.Read(c.noteCopy))
 	}
 	if err != nil {

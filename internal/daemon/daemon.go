@@ -79,6 +79,7 @@ type daemon struct {
 	gone       chan struct{}     // closed then
 
 	programs *bpf.Programs // nil: the kernel has none of ours
+	recorded atomic.Bool   // the hooks that are in ask them
 	bequest  []*os.File    // the memory and the ring of those that another daemon had
 
 	lastRefusals *refusal.Ring
@@ -260,6 +261,7 @@ func (d *daemon) install(ctx context.Context, h *hooks.Hooks) error {
 	}
 	d.engine.SetTimestamps(h.Timestamps())
 	d.hooks = h
+	d.recorded.Store(h.Grants())
 	d.withdraw()
 	return nil
 }

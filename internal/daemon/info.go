@@ -23,7 +23,7 @@ func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error
 	return send(&control.Info{
 		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Goroutines: runtime.NumGoroutine(), Counters: d.counters(), Losses: losses, Limits: d.limitCounters(),
 		Evicted:    d.engine.Counters().Evicted.Load(),
-		InKernel:   control.InKernel{Active: d.programs != nil, Admitted: d.engine.Counters().InKernel.Load()},
+		InKernel:   control.InKernel{Active: d.recorded.Load(), Admitted: d.engine.Counters().InKernel.Load()},
 		States:     control.Usage{Current: d.engine.Len(), Limit: limits.States},
 		Sources:    control.Usage{Current: d.engine.SourceLen(), Limit: limits.SrcNodes},
 		Syncookies: d.syncookies(), Adaptive: d.adaptive(),

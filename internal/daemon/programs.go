@@ -62,13 +62,13 @@ func (d *daemon) withdraw() {
 }
 
 // takeRecorded takes note of what the kernel has recorded, and says whether that was all
-// there is to take note of.
+// there is to take note of: not if the hooks that are in have none recorded.
 func (c *copies) takeRecorded() (all bool, err error) {
-	if c.programPaths() == nil {
+	if c.programs == nil {
 		return false, nil
 	}
 	err = c.programs.Ring.Read(c.noteRecord)
-	return !c.programs.Ring.Missed(), err
+	return c.recorded.Load() && !c.programs.Ring.Missed(), err
 }
 
 func (c *copies) noteRecorded(r *bpf.Record) {
