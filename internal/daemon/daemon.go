@@ -261,8 +261,7 @@ func (d *daemon) install(ctx context.Context, h *hooks.Hooks) error {
 	}
 	d.engine.SetTimestamps(h.Timestamps())
 	d.hooks = h
-	d.recorded.Store(h.Grants())
-	d.withdraw()
+	d.asked(h.Grants())
 	return nil
 }
 

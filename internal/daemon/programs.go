@@ -54,6 +54,12 @@ func (d *daemon) unpinPrograms() error {
 	return d.programs.Unpin()
 }
 
+// asked says whether the hooks that are in ask the programs.
+func (d *daemon) asked(yes bool) {
+	d.recorded.Store(yes)
+	d.engine.Granting(d.now(), yes)
+}
+
 // withdraw takes back what was granted, for what decides about SYNs has changed.
 func (d *daemon) withdraw() {
 	if d.engine != nil {

@@ -271,8 +271,7 @@ func (t *takeover) takeHooks(ctx context.Context) error {
 		return t.hook(ctx)
 	}
 	t.hooks.Inherit(t.Stamps)
-	t.recorded.Store(t.hooks.Grants())
-	t.withdraw()
+	t.asked(t.hooks.Grants())
 	t.engine.SetTimestamps(t.Stamps)
 	t.refreshBacklogs()
 	return t.followTables(ctx, t.config.Load())

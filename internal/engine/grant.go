@@ -35,7 +35,7 @@ func (v *visit) grant() {
 	}
 	defer g.mu.Unlock()
 	x, i := v.stateRule(), g.table.Index(&s.Tuple)
-	if !x.mayGrant() || s.Created <= g.since || v.now < g.until[i] {
+	if g.off || !x.mayGrant() || s.Created <= g.since || v.now < g.until[i] {
 		return
 	}
 	syns := v.grantable(x)

@@ -224,6 +224,7 @@ func TestNotGranted(t *testing.T) {
 		"one connection is all":       {rules.Rule{State: rules.Keep, MaxSrcConn: 1}, nil},
 		"the SYN proxy's":             {rules.Rule{State: rules.Synproxy}, nil},
 		"adaptive, and half are open": {rules.Rule{State: rules.Adaptive, Backlog: 4}, func(g *granting) { g.begin("198.51.100.8", 1) }},
+		"no kernel asks":              {rules.Rule{State: rules.Keep}, func(g *granting) { g.Granting(0, false) }},
 		"everything was withdrawn":    {rules.Rule{State: rules.Keep}, func(g *granting) { g.Withdraw(g.now) }},
 	}
 	for name, c := range cases {

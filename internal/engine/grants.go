@@ -18,6 +18,7 @@ type grants struct {
 	late    map[grant.ID]given  // what was taken back, and had been used before that was told
 	until   []time.Duration     // before that nothing is given in a slot
 	since   time.Duration       // when all was last taken back
+	off     bool                // no kernel asks
 	count   atomic.Int64        // of what is given
 	dropped []*conntrack.Source // that are not held for a grant any more, for dropSources
 	drops   atomic.Bool         // there are some
@@ -46,6 +47,17 @@ func newGrants(t *grant.Table) *grants {
 // SetGrants has the engine grant connections in memory that the kernel reads. It is to be
 // called before there is a packet.
 func (e *Engine) SetGrants(t *grant.Table) { e.grants = newGrants(t) }
+
+// Granting says whether there is a kernel that asks what is granted: at first there is.
+func (e *Engine) Granting(now time.Duration, on bool) {
+	if e.grants == nil {
+		return
+	}
+	e.grants.mu.Lock()
+	e.grants.off = !on
+	e.grants.mu.Unlock()
+	e.Withdraw(now)
+}
 
 // Grants says whether something is granted now.
 func (e *Engine) Grants() bool { return e.grants != nil && e.grants.count.Load() > 0 }
