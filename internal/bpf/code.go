@@ -1,0 +1,97 @@
+package bpf
+
+import (
+	"github.com/cilium/ebpf/asm"
+
+	"nfqfw/internal/grant"
+)
+
+// The programs run on the octets from the IP header on, and answer 1 or 0. They are
+// written for headers that are plain: IPv4 without options, IPv6 without extensions. Of
+// others they say no.
+
+// Offsets from the frame pointer, in octets.
+const (
+	headerAt = -40  // the first 40 octets
+	tcpAt    = -64  // the first 20 of the TCP header
+	keyAt    = -104 // source, destination, and a port in a word: of a SYN, the key of its grant
+	indexAt  = -112
+	octetAt  = -120
+	mixedAt  = -128
+	portAt   = -136
+)
+
+// maps are what the programs share with each other and with user space.
+type maps struct{ grants, closing, answers, ring int }
+
+// code is a program that is being written.
+type code struct {
+	asm.Instructions
+	label   string // of the next instruction
+	options int    // that are looked at so far
+}
+
+func (c *code) add(list ...asm.Instruction) {
+	for _, i := range list {
+		if c.label != "" {
+			i, c.label = i.WithSymbol(c.label), ""
+		}
+		c.Instructions = append(c.Instructions, i)
+	}
+}
+
+// load reads n octets from offset, a register or a number, to the frame.
+func (c *code) load(offset asm.Instruction, to int32, n int32) {
+	c.add(
+		asm.Mov.Reg(asm.R1, asm.R6),
+		offset, // into R2
+		asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, to),
+		asm.Mov.Imm(asm.R4, n),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "no"),
+	)
+}
+
+func at(offset int32) asm.Instruction { return asm.Mov.Imm(asm.R2, offset) }
+
+// exchange has a double word become src if it is R0, and R0 what it was. The library
+// (v0.22.0) encodes the operation from the constant, which it does not set.
+func exchange(dst, src asm.Register, offset int16) asm.Instruction {
+	i := asm.CmpXchg.Mem(dst, src, asm.DWord, offset)
+	i.Constant = int64(asm.CmpXchg >> 8)
+	return i
+}
+
+// answer ends the program.
+func (c *code) answer(label string, a int32) {
+	c.label = label
+	c.add(asm.Mov.Imm(asm.R0, a), asm.Return())
+}
+
+// mix hashes the words of the frame and a port of it into R1, as package grant does.
+func (c *code) mix(seed uint64, port int16, words ...int16) {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, port, asm.Half),
+		asm.StoreMem(asm.RFP, keyAt+32, asm.R1, asm.DWord),
+		asm.LoadImm(asm.R1, int64(seed), asm.DWord),
+		asm.LoadImm(asm.R3, grant.Mix-1<<64, asm.DWord),
+	)
+	for _, word := range append(words, keyAt+32) {
+		c.add(
+			asm.LoadMem(asm.R2, asm.RFP, word, asm.DWord),
+			asm.Xor.Reg(asm.R1, asm.R2), asm.Mul.Reg(asm.R1, asm.R3),
+			asm.Mov.Reg(asm.R2, asm.R1), asm.RSh.Imm(asm.R2, 32), asm.Xor.Reg(asm.R1, asm.R2),
+		)
+	}
+}
+
+// element puts the address of the element with the number in R1 into R0.
+func (c *code) element(of int, otherwise string) {
+	c.add(
+		asm.StoreMem(asm.RFP, indexAt, asm.R1, asm.Word),
+		asm.LoadMapPtr(asm.R1, of),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, indexAt),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, otherwise),
+	)
+}

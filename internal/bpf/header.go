@@ -1,0 +1,135 @@
+package bpf
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf/asm"
+)
+
+// Fields of the kernel's struct __sk_buff (bpf.h).
+const (
+	skbLen     = 0
+	skbIfindex = 40
+)
+
+const (
+	ipv4Len, ipv6Len, tcpLen = 20, 40, 20
+
+	plainIPv4 = 0x45 // version 4, five words of header
+	protoTCP  = 6
+
+	seqAt    = tcpAt + 4
+	ackAt    = tcpAt + 8
+	flagsAt  = tcpAt + 13
+	offsetAt = tcpAt + 12 // of the payload, in words, in the upper four bits
+)
+
+// The kinds of TCP options that the program has to know.
+const (
+	optEnd, optNOP, optFastOpen = 0, 1, 34
+	optExperiment1              = 253
+	optExperiment2              = 254
+)
+
+// maxOptions is how many options of a SYN are looked at. Systems send about five, and a
+// word of padding.
+const maxOptions = 12
+
+// parse reads the headers: the addresses to where the key is, the length of the packet to
+// R8 and that of its IP header to R9. Conntrack has put fragments together.
+func (c *code) parse() {
+	c.add(asm.Mov.Reg(asm.R6, asm.R1))
+	c.load(at(0), headerAt, ipv6Len)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, headerAt, asm.Byte),
+		asm.JEq.Imm(asm.R1, plainIPv4, "ipv4"),
+		asm.RSh.Imm(asm.R1, 4),
+		asm.JNE.Imm(asm.R1, 6, "no"),
+	)
+	c.ipv6()
+	c.ipv4()
+	c.label = "tcp"
+}
+
+func (c *code) ipv6() {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, headerAt+6, asm.Byte),
+		asm.JNE.Imm(asm.R1, protoTCP, "no"),
+	)
+	for i := int16(0); i < 32; i += 8 {
+		c.add(asm.LoadMem(asm.R1, asm.RFP, headerAt+8+i, asm.DWord), asm.StoreMem(asm.RFP, keyAt+i, asm.R1, asm.DWord))
+	}
+	c.add(
+		asm.LoadMem(asm.R8, asm.RFP, headerAt+4, asm.Half), asm.HostTo(asm.BE, asm.R8, asm.Half),
+		asm.Add.Imm(asm.R8, ipv6Len),
+		asm.Mov.Imm(asm.R9, ipv6Len),
+	)
+	c.load(at(ipv6Len), tcpAt, tcpLen)
+	c.add(asm.Ja.Label("tcp"))
+}
+
+func (c *code) ipv4() {
+	c.label = "ipv4"
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, headerAt+9, asm.Byte),
+		asm.JNE.Imm(asm.R1, protoTCP, "no"),
+	)
+	for i := int16(0); i < 2; i++ {
+		c.add(
+			asm.Mov.Imm(asm.R2, 0), asm.StoreMem(asm.RFP, keyAt+16*i, asm.R2, asm.DWord),
+			asm.Mov.Imm32(asm.R2, -0x10000), // octets 0, 0, 0xff, 0xff
+			asm.StoreMem(asm.RFP, keyAt+16*i+8, asm.R2, asm.Word),
+			asm.LoadMem(asm.R1, asm.RFP, headerAt+12+4*i, asm.Word),
+			asm.StoreMem(asm.RFP, keyAt+16*i+12, asm.R1, asm.Word),
+		)
+	}
+	c.add(
+		asm.LoadMem(asm.R8, asm.RFP, headerAt+2, asm.Half), asm.HostTo(asm.BE, asm.R8, asm.Half),
+		asm.Mov.Imm(asm.R9, ipv4Len),
+	)
+	c.load(at(ipv4Len), tcpAt, tcpLen)
+}
+
+// plain goes on at done for a packet that means nothing to an application: it has no
+// payload, no option of TCP Fast Open, and none that is not whole.
+func (c *code) plain(done string) {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, offsetAt, asm.Byte),
+		asm.RSh.Imm(asm.R1, 4), asm.LSh.Imm(asm.R1, 2),
+		asm.Add.Reg(asm.R1, asm.R9),
+		asm.JNE.Reg(asm.R1, asm.R8, "no"),
+		asm.Add.Imm(asm.R9, tcpLen), // now where the next option is
+	)
+	for range maxOptions {
+		c.option(done)
+	}
+	c.add(
+		asm.JEq.Reg(asm.R9, asm.R8, done),
+		asm.Ja.Label("no"), // more options than that, or one that is not whole
+	)
+}
+
+// option goes past the option at R9, or to done after the last.
+func (c *code) option(done string) {
+	c.options++
+	next := fmt.Sprint("option", c.options)
+	c.add(asm.JEq.Reg(asm.R9, asm.R8, done), asm.JGT.Reg(asm.R9, asm.R8, "no"))
+	c.load(asm.Mov.Reg(asm.R2, asm.R9), octetAt, 1)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.Byte),
+		asm.JEq.Imm(asm.R1, optEnd, done),
+		asm.Add.Imm(asm.R9, 1),
+		asm.JEq.Imm(asm.R1, optNOP, next),
+	)
+	for _, kind := range []int32{optFastOpen, optExperiment1, optExperiment2} {
+		c.add(asm.JEq.Imm(asm.R1, kind, "no"))
+	}
+	c.load(asm.Mov.Reg(asm.R2, asm.R9), octetAt, 1)
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.Byte),
+		asm.JLT.Imm(asm.R1, 2, "no"),
+		asm.Add.Reg(asm.R9, asm.R1), asm.Sub.Imm(asm.R9, 1),
+	)
+	c.label = next
+	c.add(asm.Mov.Reg(asm.R9, asm.R9)) // the label's
+}

@@ -1,0 +1,101 @@
+package bpf
+
+import (
+	"unsafe"
+
+	"github.com/cilium/ebpf/asm"
+
+	"nfqfw/internal/grant"
+	"nfqfw/internal/packet"
+)
+
+// opens is the program that asks for a grant of a SYN, or of the SYN+ACK that answers one.
+func opens(m maps, seed uint64) asm.Instructions {
+	c := &code{}
+	c.parse()
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
+		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.PSH|packet.ACK|packet.URG)),
+		asm.JEq.Imm(asm.R1, int32(packet.SYN), "syn"),
+		asm.JNE.Imm(asm.R1, int32(packet.SYN|packet.ACK), "no"),
+	)
+	c.synack(m, seed)
+	c.syn(m, seed)
+	c.answer("no", 0)
+	return c.Instructions
+}
+
+// synack looks for the grant with the addresses the other way round.
+func (c *code) synack(m maps, seed uint64) {
+	for i := int16(0); i < 16; i += 8 {
+		c.add(
+			asm.LoadMem(asm.R1, asm.RFP, keyAt+i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+16+i, asm.DWord),
+			asm.StoreMem(asm.RFP, keyAt+i, asm.R2, asm.DWord), asm.StoreMem(asm.RFP, keyAt+16+i, asm.R1, asm.DWord),
+		)
+	}
+	c.find(m, seed, tcpAt)
+	c.add(
+		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.ReplyDev)), asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+	)
+	c.plain("answered")
+	c.answer("answered", 1)
+}
+
+// syn takes one off what is left, unless the connection may be one that is closing.
+func (c *code) syn(m maps, seed uint64) {
+	c.label = "syn"
+	c.find(m, seed, tcpAt+2)
+	syns := int16(unsafe.Offsetof(grant.Slot{}.SYNs))
+	c.add(
+		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.InDev)), asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+		asm.LoadMem(asm.R1, asm.R7, syns, asm.Word),
+		asm.JSLE.Imm32(asm.R1, 0, "no"),
+	)
+	c.plain("plain")
+	c.label = "plain"
+	c.remembered(m.closing, seed)
+	c.add(
+		asm.LoadMem(asm.R1, asm.R0, tagAt, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R9, "granted"),
+		asm.LoadMem(asm.R8, asm.R0, wordAt, asm.Word),
+		asm.FnKtimeGetNs.Call(),
+		asm.RSh.Imm(asm.R0, stampShift),
+		asm.Sub.Reg32(asm.R0, asm.R8),
+		asm.JLT.Imm(asm.R0, grace, "no"),
+	)
+	c.label = "granted"
+	c.add(
+		asm.Mov.Imm(asm.R1, -1),
+		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.Word, syns), // two processors may come to -1
+		asm.Mov.Imm(asm.R0, 1), asm.Return(),
+	)
+}
+
+// find puts the slot of the key into R7, or says no. The server's port is in the frame at
+// port.
+func (c *code) find(m maps, seed uint64, port int16) {
+	c.mix(seed, port, keyAt, keyAt+8, keyAt+16, keyAt+24)
+	c.add(asm.And.Imm(asm.R1, grant.Slots-1))
+	c.element(m.grants, "no")
+	c.add(asm.Mov.Reg(asm.R7, asm.R0))
+	c.same("no")
+}
+
+// same compares the slot at R7 with the key.
+func (c *code) same(otherwise string) {
+	for i := int16(0); i < 32; i += 8 {
+		c.add(
+			asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+i, asm.DWord),
+			asm.JNE.Reg(asm.R1, asm.R2, otherwise),
+		)
+	}
+	c.add(
+		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.Port)), asm.Half),
+		asm.LoadMem(asm.R2, asm.RFP, keyAt+32, asm.DWord),
+		asm.JNE.Reg(asm.R1, asm.R2, otherwise),
+	)
+}
