@@ -49,8 +49,8 @@ func admits(m maps, seed uint64) asm.Instructions {
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.DWord),
 		asm.StoreMem(asm.R8, recordSlot, asm.R1, asm.Word),
-		asm.LoadMem(asm.R9, asm.R7, admissions, asm.DWord),
 	)
+	c.add(fetch(asm.R7, asm.R9, admissions)...)
 	c.same("discard") // and is still the same: what was taken back since has another generation
 	c.add(
 		asm.Mov.Reg32(asm.R1, asm.R9), asm.JEq.Imm(asm.R1, 0, "discard"),

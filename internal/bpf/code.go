@@ -54,11 +54,21 @@ func (c *code) load(offset asm.Instruction, to int32, n int32) {
 
 func at(offset int32) asm.Instruction { return asm.Mov.Imm(asm.R2, offset) }
 
-// exchange has a double word become src if it is R0, and R0 what it was. The library
-// (v0.22.0) encodes the operation from the constant, which it does not set.
+// exchange has a double word become src if it is R0, and R0 what it was.
 func exchange(dst, src asm.Register, offset int16) asm.Instruction {
-	i := asm.CmpXchg.Mem(dst, src, asm.DWord, offset)
-	i.Constant = int64(asm.CmpXchg >> 8)
+	return fetching(asm.CmpXchg, dst, src, offset)
+}
+
+// fetch reads a double word into to, and nothing that is read after it is older.
+func fetch(dst, to asm.Register, offset int16) []asm.Instruction {
+	return []asm.Instruction{asm.Mov.Imm(to, 0), fetching(asm.FetchAdd, dst, to, offset)}
+}
+
+// fetching is an atomic operation on a double word. The library (v0.22.0) encodes which it is from
+// the constant, which it does not set.
+func fetching(op asm.AtomicOp, dst, src asm.Register, offset int16) asm.Instruction {
+	i := op.Mem(dst, src, asm.DWord, offset)
+	i.Constant = int64(op >> 8)
 	return i
 }
 
