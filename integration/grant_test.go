@@ -60,7 +60,7 @@ func TestGrantsEndWithTheDaemon(t *testing.T) {
 		if err := g.fw.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(pause) // longer than what is granted holds
+		time.Sleep(pause) // the kernel takes the programs out a moment after the process has ended
 		if n := hold(3); n != 0 {
 			t.Errorf("%d held, and nobody judges", n)
 		}

@@ -25,29 +25,27 @@ func ask(array, number int) asm.Instructions {
 // records it: an ACK of exactly what the server has answered, which conntrack does not
 // demand, and one that the decoder in Go reads, or nobody would know of its connection. It
 // does so once, or not at all: if another takes one at the same time, the ACK is queued.
-func admits(m maps, seed uint64) asm.Instructions {
+func admits(s shared) asm.Instructions {
 	admissions := int16(unsafe.Offsetof(grant.Slot{}.Admissions))
-	c := &code{}
+	c := &code{shared: s}
 	c.parse()
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
 		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.ACK|packet.URG)),
 		asm.JNE.Imm(asm.R1, int32(packet.ACK), "no"),
 	)
-	c.find(m, seed, tcpAt+2)
+	c.find(tcpAt + 2)
+	c.cameBy(unsafe.Offsetof(grant.Slot{}.InDev))
 	c.add(
-		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.InDev)), asm.Word),
-		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
-		asm.JNE.Reg(asm.R1, asm.R2, "no"),
 		asm.LoadMem(asm.R1, asm.R7, admissions, asm.Word), // the lower half
 		asm.JEq.Imm(asm.R1, 0, "no"),
 	)
 	c.plain("plain")
 	c.label = "plain"
-	c.acknowledges(m, seed)
-	c.reserve(m)
+	c.acknowledges()
+	c.reserve()
 	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.DWord),
+		asm.LoadMem(asm.R1, asm.RFP, slotAt, asm.DWord),
 		asm.StoreMem(asm.R8, recordSlot, asm.R1, asm.Word),
 	)
 	c.add(fetch(asm.R7, asm.R9, admissions)...)
@@ -62,23 +60,17 @@ func admits(m maps, seed uint64) asm.Instructions {
 		asm.JNE.Reg(asm.R0, asm.R9, "discard"),
 	)
 	c.submit()
-	c.add(asm.Mov.Imm(asm.R0, 0), asm.Return())
+	c.answer("no", 0)
 	return c.Instructions
 }
 
-// acknowledges goes on for an ACK of what its server has answered, and leaves the number of
-// the slot in the frame at octetAt.
-func (c *code) acknowledges(m maps, seed uint64) {
-	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, indexAt, asm.Word), asm.StoreMem(asm.RFP, octetAt, asm.R1, asm.DWord),
-		asm.LoadMem(asm.R1, asm.RFP, keyAt+32, asm.DWord), asm.StoreMem(asm.RFP, portAt, asm.R1, asm.DWord),
-	)
-	c.remembered(m.answers, seed)
+// acknowledges goes on for an ACK of what its server has answered.
+func (c *code) acknowledges() {
+	c.remembered(c.answers)
 	c.add(
 		asm.LoadMem(asm.R1, asm.R0, tagAt, asm.Word), asm.JNE.Reg(asm.R1, asm.R9, "no"),
 		asm.LoadMem(asm.R1, asm.R0, wordAt, asm.Word),
 		asm.LoadMem(asm.R2, asm.RFP, ackAt, asm.Word), asm.HostTo(asm.BE, asm.R2, asm.Word),
 		asm.JNE.Reg(asm.R1, asm.R2, "no"),
-		asm.LoadMem(asm.R1, asm.RFP, portAt, asm.DWord), asm.StoreMem(asm.RFP, keyAt+32, asm.R1, asm.DWord),
 	)
 }

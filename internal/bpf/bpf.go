@@ -17,11 +17,21 @@ import (
 // root is where the file system of bpf is mounted on any machine that has it.
 const root = "/sys/fs/bpf"
 
-// granting are the programs that grant: what they say they say while the daemon lives.
-var granting = [2]string{"opens", "admits"}
-
-// pins are the names of the programs in the directory of a network namespace.
+// pins are the names of the programs in the directory of a network namespace. The first two
+// grant: what they say they say while the daemon lives.
 var pins = [3]string{"opens", "admits", "records"}
+
+// The maps, in the order of Files.
+const (
+	grantsMap  = iota // the memory of the grants
+	closingMap        // of FINs
+	answersMap        // of answers
+	ringMap
+	grantingMap // the programs that grant
+
+	// FileCount is how many Files there are.
+	FileCount
+)
 
 // Programs are what is loaded into the kernel.
 type Programs struct {
@@ -36,9 +46,9 @@ type Programs struct {
 	maps   []*ebpf.Map
 }
 
-// Open loads the programs, and mounts the file system for their pins. It goes on with the memory and the ring of another process, if there are such, as Files
-// gives them; the descriptors are its own then. The seed is for memory that is new. It
-// fails with an error that wraps os.ErrPermission for want of a privilege.
+// Open loads the programs, and mounts the file system for their pins. It goes on with the
+// maps of another process, if there are such, as Files gives them. The seed is for memory
+// that is new. It fails with an error that wraps os.ErrPermission for want of a privilege.
 func Open(seed uint64, inherited []*os.File) (*Programs, error) {
 	p, err := open(seed, inherited)
 	if err != nil {
@@ -70,34 +80,28 @@ func (p *Programs) open(seed uint64, inherited []*os.File) (err error) {
 	if len(inherited) == 0 {
 		p.header.Seed = seed
 	}
-	if p.Ring, err = newRing(p.maps[3], p.header); err != nil {
+	if p.Ring, err = newRing(p.maps[ringMap], p.header); err != nil {
 		return err
 	}
 	p.Grants = grant.New(p.slots, p.header.Seed)
 	return errors.Join(p.load(), mount())
 }
 
-// openMaps makes the memory of the grants, those of FINs and answers, the ring and the
-// array, or goes on with those that there are.
+// openMaps makes the maps, or goes on with those that there are.
 func (p *Programs) openMaps(inherited []*os.File) error {
-	specs := []*ebpf.MapSpec{
-		{Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(slotSize), MaxEntries: grant.Slots + 1, Flags: unix.BPF_F_MMAPABLE},
-		{Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
-		{Name: "nfqfw_answers", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
-		{Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
-		{Name: "nfqfw_granting", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: uint32(len(granting))},
+	specs := [FileCount]*ebpf.MapSpec{
+		grantsMap:   {Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(slotSize), MaxEntries: grant.Slots + 1, Flags: unix.BPF_F_MMAPABLE},
+		closingMap:  {Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
+		answersMap:  {Name: "nfqfw_answers", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
+		ringMap:     {Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
+		grantingMap: {Name: "nfqfw_granting", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2},
 	}
 	for i, spec := range specs {
-		var m *ebpf.Map
-		var err error
+		open := func() (*ebpf.Map, error) { return ebpf.NewMap(spec) }
 		if len(inherited) > 0 {
-			var fd int
-			if fd, err = unix.FcntlInt(inherited[i].Fd(), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-				m, err = ebpf.NewMapFromFD(fd)
-			}
-		} else {
-			m, err = ebpf.NewMap(spec)
+			open = func() (*ebpf.Map, error) { return inheritMap(inherited[i]) }
 		}
+		m, err := open()
 		if err != nil {
 			return err
 		}
@@ -106,12 +110,26 @@ func (p *Programs) openMaps(inherited []*os.File) error {
 	return nil
 }
 
+func inheritMap(file *os.File) (*ebpf.Map, error) {
+	fd, err := another(file.Fd())
+	if err != nil {
+		return nil, err
+	}
+	return ebpf.NewMapFromFD(fd)
+}
+
+// another is another descriptor of what one is of.
+func another(fd uintptr) (int, error) {
+	copied, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	return copied, os.NewSyscallError("fcntl", err)
+}
+
 // slotSize is that of a slot, and of the header.
 const slotSize = int(unsafe.Sizeof(grant.Slot{}))
 
 func (p *Programs) mapMemory() (err error) {
 	const size = slotSize * (grant.Slots + 1)
-	if p.memory, err = unix.Mmap(p.maps[0].FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+	if p.memory, err = unix.Mmap(p.maps[grantsMap].FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return os.NewSyscallError("mmap", err)
 	}
 	p.slots = unsafe.Slice((*grant.Slot)(unsafe.Pointer(&p.memory[0])), grant.Slots)
@@ -121,14 +139,17 @@ func (p *Programs) mapMemory() (err error) {
 
 // load loads the programs.
 func (p *Programs) load() (err error) {
-	m, seed := maps{p.maps[0].FD(), p.maps[1].FD(), p.maps[2].FD(), p.maps[3].FD()}, p.header.Seed
-	array := p.maps[4]
-	for i, code := range []asm.Instructions{opens(m, seed), admits(m, seed)} {
-		if err := putProgram(array, uint32(i), granting[i], code); err != nil {
+	s := shared{
+		grants: p.maps[grantsMap].FD(), closing: p.maps[closingMap].FD(), answers: p.maps[answersMap].FD(), ring: p.maps[ringMap].FD(),
+		seed: p.header.Seed,
+	}
+	array := p.maps[grantingMap]
+	for i, code := range []asm.Instructions{opens(s), admits(s)} {
+		if err := putProgram(array, uint32(i), pins[i], code); err != nil {
 			return err
 		}
 	}
-	for i, code := range []asm.Instructions{ask(array.FD(), 0), ask(array.FD(), 1), records(m, seed)} {
+	for i, code := range []asm.Instructions{ask(array.FD(), 0), ask(array.FD(), 1), records(s)} {
 		if p.loaded[i], err = loadProgram(pins[i], code); err != nil {
 			return err
 		}
@@ -210,16 +231,12 @@ func (p *Programs) Admits() string { return filepath.Join(p.dir, pins[1]) }
 // Records is the path of the program that records a packet, once it is pinned.
 func (p *Programs) Records() string { return filepath.Join(p.dir, pins[2]) }
 
-// FileCount is how many Files there are.
-const FileCount = 5
-
-// Files are other descriptors of the memory and of the ring, for a process that inherits
-// them.
+// Files are other descriptors of the maps, for a process that inherits them.
 func (p *Programs) Files() (files []*os.File, err error) {
 	for _, m := range p.maps {
-		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 0)
+		fd, err := another(uintptr(m.FD()))
 		if err != nil {
-			return files, os.NewSyscallError("fcntl", err)
+			return files, err
 		}
 		files = append(files, os.NewFile(uintptr(fd), m.String()))
 	}

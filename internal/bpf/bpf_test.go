@@ -217,7 +217,7 @@ func answer(t *testing.T, p *Programs, records *ebpf.Program, of *packet.Packet)
 // those with payload only that one is.
 func checkAdmits(t *testing.T, p *Programs, admits *ebpf.Program, model *grant.Table, in *packet.Packet, b []byte, may bool) {
 	t.Helper()
-	var id grant.ID
+	var id packet.Grant
 	want := false
 	if may && in.Flags&^packet.PSH == packet.ACK && in.PayloadLen == 0 {
 		id, want = model.Admits(in)

@@ -15,17 +15,23 @@ const (
 	headerAt = -40  // the first 40 octets
 	tcpAt    = -64  // the first 20 of the TCP header
 	keyAt    = -104 // source, destination, and a port in a word: of a SYN, the key of its grant
-	indexAt  = -112
-	octetAt  = -120
-	mixedAt  = -128
-	portAt   = -136
+	slotAt   = -112 // the number of the slot of that key
+	indexAt  = -120
+	octetAt  = -128
+	mixedAt  = -136
+	portAt   = -144
 )
 
-// maps are what the programs share with each other and with user space.
-type maps struct{ grants, closing, answers, ring int }
+// shared are the maps that the programs share with each other and with user space, by their
+// descriptors, and the seed of the hash.
+type shared struct {
+	grants, closing, answers, ring int
+	seed                           uint64
+}
 
 // code is a program that is being written.
 type code struct {
+	shared
 	asm.Instructions
 	label   string // of the next instruction
 	options int    // that are looked at so far
@@ -64,12 +70,22 @@ func fetch(dst, to asm.Register, offset int16) []asm.Instruction {
 	return []asm.Instruction{asm.Mov.Imm(to, 0), fetching(asm.FetchAdd, dst, to, offset)}
 }
 
-// fetching is an atomic operation on a double word. The library (v0.22.0) encodes which it is from
-// the constant, which it does not set.
+// fetching is an atomic operation on a double word. The library (v0.22.0) encodes which it
+// is from the constant, which it does not set.
 func fetching(op asm.AtomicOp, dst, src asm.Register, offset int16) asm.Instruction {
 	i := op.Mem(dst, src, asm.DWord, offset)
 	i.Constant = int64(op >> 8)
 	return i
+}
+
+// cameBy goes on for a packet that came in by the interface that the slot at R7 has in a
+// field.
+func (c *code) cameBy(field uintptr) {
+	c.add(
+		asm.LoadMem(asm.R1, asm.R7, int16(field), asm.Word),
+		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
+		asm.JNE.Reg(asm.R1, asm.R2, "no"),
+	)
 }
 
 // answer ends the program.
@@ -78,15 +94,16 @@ func (c *code) answer(label string, a int32) {
 	c.add(asm.Mov.Imm(asm.R0, a), asm.Return())
 }
 
-// mix hashes the words of the frame and a port of it into R1, as package grant does.
-func (c *code) mix(seed uint64, port int16, words ...int16) {
+// mix hashes the words of the frame and a port of it into R1, as package grant does. The
+// port is in a word of its own then.
+func (c *code) mix(port, word int16, words ...int16) {
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, port, asm.Half),
-		asm.StoreMem(asm.RFP, keyAt+32, asm.R1, asm.DWord),
-		asm.LoadImm(asm.R1, int64(seed), asm.DWord),
+		asm.StoreMem(asm.RFP, word, asm.R1, asm.DWord),
+		asm.LoadImm(asm.R1, int64(c.seed), asm.DWord),
 		asm.LoadImm(asm.R3, grant.Mix-1<<64, asm.DWord),
 	)
-	for _, word := range append(words, keyAt+32) {
+	for _, word := range append(words, word) {
 		c.add(
 			asm.LoadMem(asm.R2, asm.RFP, word, asm.DWord),
 			asm.Xor.Reg(asm.R1, asm.R2), asm.Mul.Reg(asm.R1, asm.R3),

@@ -20,10 +20,10 @@ const (
 
 // remembered puts the address of what is remembered of the packet's tuple into R0, and the
 // tag of the tuple into R9: the same for both directions.
-func (c *code) remembered(in int, seed uint64) {
-	c.mix(seed, tcpAt, keyAt, keyAt+8)
+func (c *code) remembered(in int) {
+	c.mix(tcpAt, portAt, keyAt, keyAt+8)
 	c.add(asm.StoreMem(asm.RFP, mixedAt, asm.R1, asm.DWord))
-	c.mix(seed, tcpAt+2, keyAt+16, keyAt+24)
+	c.mix(tcpAt+2, portAt, keyAt+16, keyAt+24)
 	c.add(
 		asm.LoadMem(asm.R2, asm.RFP, mixedAt, asm.DWord), asm.Add.Reg(asm.R1, asm.R2),
 		asm.Mov.Reg(asm.R9, asm.R1), asm.RSh.Imm(asm.R9, 32),

@@ -10,8 +10,8 @@ import (
 )
 
 // opens is the program that asks for a grant of a SYN, or of the SYN+ACK that answers one.
-func opens(m maps, seed uint64) asm.Instructions {
-	c := &code{}
+func opens(s shared) asm.Instructions {
+	c := &code{shared: s}
 	c.parse()
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
@@ -19,45 +19,39 @@ func opens(m maps, seed uint64) asm.Instructions {
 		asm.JEq.Imm(asm.R1, int32(packet.SYN), "syn"),
 		asm.JNE.Imm(asm.R1, int32(packet.SYN|packet.ACK), "no"),
 	)
-	c.synack(m, seed)
-	c.syn(m, seed)
+	c.synack()
+	c.syn()
 	c.answer("no", 0)
 	return c.Instructions
 }
 
 // synack looks for the grant with the addresses the other way round.
-func (c *code) synack(m maps, seed uint64) {
+func (c *code) synack() {
 	for i := int16(0); i < 16; i += 8 {
 		c.add(
 			asm.LoadMem(asm.R1, asm.RFP, keyAt+i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+16+i, asm.DWord),
 			asm.StoreMem(asm.RFP, keyAt+i, asm.R2, asm.DWord), asm.StoreMem(asm.RFP, keyAt+16+i, asm.R1, asm.DWord),
 		)
 	}
-	c.find(m, seed, tcpAt)
-	c.add(
-		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.ReplyDev)), asm.Word),
-		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
-		asm.JNE.Reg(asm.R1, asm.R2, "no"),
-	)
+	c.find(tcpAt)
+	c.cameBy(unsafe.Offsetof(grant.Slot{}.ReplyDev))
 	c.plain("answered")
 	c.answer("answered", 1)
 }
 
 // syn takes one off what is left, unless the connection may be one that is closing.
-func (c *code) syn(m maps, seed uint64) {
+func (c *code) syn() {
 	c.label = "syn"
-	c.find(m, seed, tcpAt+2)
+	c.find(tcpAt + 2)
+	c.cameBy(unsafe.Offsetof(grant.Slot{}.InDev))
 	syns := int16(unsafe.Offsetof(grant.Slot{}.SYNs))
 	c.add(
-		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.InDev)), asm.Word),
-		asm.LoadMem(asm.R2, asm.R6, skbIfindex, asm.Word),
-		asm.JNE.Reg(asm.R1, asm.R2, "no"),
 		asm.LoadMem(asm.R1, asm.R7, syns, asm.Word),
 		asm.JSLE.Imm32(asm.R1, 0, "no"),
 	)
 	c.plain("plain")
 	c.label = "plain"
-	c.remembered(m.closing, seed)
+	c.remembered(c.closing)
 	c.add(
 		asm.LoadMem(asm.R1, asm.R0, tagAt, asm.Word),
 		asm.JNE.Reg(asm.R1, asm.R9, "granted"),
@@ -75,12 +69,12 @@ func (c *code) syn(m maps, seed uint64) {
 	)
 }
 
-// find puts the slot of the key into R7, or says no. The server's port is in the frame at
-// port.
-func (c *code) find(m maps, seed uint64, port int16) {
-	c.mix(seed, port, keyAt, keyAt+8, keyAt+16, keyAt+24)
-	c.add(asm.And.Imm(asm.R1, grant.Slots-1))
-	c.element(m.grants, "no")
+// find puts the slot of the key into R7, and its number into the frame, or says no. The
+// server's port is in the frame at port.
+func (c *code) find(port int16) {
+	c.mix(port, keyAt+32, keyAt, keyAt+8, keyAt+16, keyAt+24)
+	c.add(asm.And.Imm(asm.R1, grant.Slots-1), asm.StoreMem(asm.RFP, slotAt, asm.R1, asm.DWord))
+	c.element(c.grants, "no")
 	c.add(asm.Mov.Reg(asm.R7, asm.R0))
 	c.same("no")
 }

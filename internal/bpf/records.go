@@ -28,7 +28,7 @@ const (
 )
 
 // reserve takes room in the ring for a record, to R8, and puts the packet there.
-func (c *code) reserve(m maps) {
+func (c *code) reserve() {
 	c.add(
 		asm.LoadMem(asm.R9, asm.R6, skbLen, asm.Word),
 		asm.JLE.Imm(asm.R9, maxRecorded, "whole"),
@@ -37,7 +37,7 @@ func (c *code) reserve(m maps) {
 	c.label = "whole"
 	c.add(
 		asm.JLT.Imm(asm.R9, minRecorded, "no"),
-		asm.LoadMapPtr(asm.R1, m.ring),
+		asm.LoadMapPtr(asm.R1, c.ring),
 		asm.Mov.Imm(asm.R2, recordSize),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnRingbufReserve.Call(),
@@ -55,7 +55,7 @@ func (c *code) reserve(m maps) {
 	)
 }
 
-// submit leaves the record to the reader, or, at discard, to nobody.
+// submit leaves the record to the reader, or, at discard, to nobody, and goes on.
 func (c *code) submit() {
 	c.add(
 		asm.Mov.Reg(asm.R1, asm.R8), asm.Mov.Imm(asm.R2, noWakeup),
@@ -67,13 +67,12 @@ func (c *code) submit() {
 		asm.Mov.Reg(asm.R1, asm.R8), asm.Mov.Imm(asm.R2, noWakeup),
 		asm.FnRingbufDiscard.Call(),
 	)
-	c.label = "no"
 }
 
 // records is the program that puts a packet into the ring, and remembers a FIN, or a
 // server's answer.
-func records(m maps, seed uint64) asm.Instructions {
-	c := &code{}
+func records(s shared) asm.Instructions {
+	c := &code{shared: s}
 	c.parse()
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
@@ -82,7 +81,7 @@ func records(m maps, seed uint64) asm.Instructions {
 		asm.And.Imm(asm.R1, int32(packet.SYN|packet.ACK)),
 		asm.JNE.Imm(asm.R1, int32(packet.SYN|packet.ACK), "put"),
 	)
-	c.remembered(m.answers, seed)
+	c.remembered(c.answers)
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, seqAt, asm.Word), asm.HostTo(asm.BE, asm.R1, asm.Word), asm.Add.Imm(asm.R1, 1),
 		asm.StoreMem(asm.R0, wordAt, asm.R1, asm.Word),
@@ -90,7 +89,7 @@ func records(m maps, seed uint64) asm.Instructions {
 		asm.Ja.Label("put"),
 	)
 	c.label = "fin"
-	c.remembered(m.closing, seed)
+	c.remembered(c.closing)
 	c.add(
 		asm.StoreMem(asm.R0, tagAt, asm.R9, asm.Word),
 		asm.Mov.Reg(asm.R7, asm.R0),
@@ -99,15 +98,16 @@ func records(m maps, seed uint64) asm.Instructions {
 		asm.StoreMem(asm.R7, wordAt, asm.R0, asm.Word),
 	)
 	c.label = "put"
-	c.reserve(m)
+	c.reserve()
 	c.add(
 		asm.Mov.Imm(asm.R1, noGrant),
 		asm.StoreMem(asm.R8, recordSlot, asm.R1, asm.Word),
 		asm.StoreMem(asm.R8, recordGeneration, asm.R1, asm.Word),
 	)
 	c.submit()
+	c.label = "no"
 	c.add(asm.Mov.Imm(asm.R1, grant.Slots)) // the header
-	c.element(m.grants, "end")
+	c.element(c.grants, "end")
 	c.add(
 		asm.Mov.Imm(asm.R1, 1),
 		asm.AddAtomic.Mem(asm.R0, asm.R1, asm.Word, int16(unsafe.Offsetof(grant.Header{}.Missed))),

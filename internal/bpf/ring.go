@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"nfqfw/internal/grant"
+	"nfqfw/internal/packet"
 )
 
 // ringSize, in octets, is room for some 16,000 records: what comes in a tenth of a second
@@ -41,7 +42,7 @@ type Record struct {
 	Ifindex  uint32 // of the interface that it came in by; 0: it is this machine's own
 	Packet   []byte // its first octets
 	Admitted bool   // its connection was, by
-	Grant    grant.ID
+	Grant    packet.Grant
 }
 
 // Read hands over all records that are there.
@@ -64,7 +65,7 @@ func (r *Ring) Read(f func(*Record)) error {
 func (r *Record) parse(b []byte) {
 	word := func(at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
 	r.Ifindex, r.Packet = word(recordIfindex), b[recordPacket:recordPacket+min(word(recordLen), maxRecorded)]
-	r.Grant = grant.ID{Slot: word(recordSlot), Generation: word(recordGeneration)}
+	r.Grant = packet.Grant{Slot: word(recordSlot), Generation: word(recordGeneration)}
 	r.Admitted = r.Grant.Slot < grant.Slots
 }
 

@@ -2,22 +2,22 @@ package daemon
 
 import (
 	"errors"
-	"nfqfw/internal/bpf"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"nfqfw/internal/bpf"
 	"nfqfw/internal/engine"
 	"nfqfw/internal/nfq"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/wire"
 )
 
-// copies are the packets that the kernel has let pass and tells of: SYNs that were granted
-// and their answers, FINs of admitted connections and what answers them. Whoever is about to judge a packet takes note of
-// them before, so that all counts are as if they had been judged themselves; and so does
-// who lists. It is safe for concurrent use.
+// copies are the packets that the kernel has let pass and tells of: those of handshakes that
+// were granted, FINs of admitted connections, and what answers them. Whoever is about to
+// judge a packet takes note of them before, so that all counts are as if they had been
+// judged themselves; and so does who lists. It is safe for concurrent use.
 type copies struct {
 	heart
 	missed atomic.Bool // some, since the kernel was last asked about everything

@@ -20,9 +20,10 @@ import (
 
 // A daemon hands over to another over a Unix socket of that one's: first the descriptors
 // of its queues, of its log group, of its control socket and of what its programs of BPF
-// share, then what is needed to go on, then the states. From the first octet on it judges nothing; packets wait in the
-// queues. When the other is ready it says so, and the first lets go, and says so. If the
-// other is silent or gone before it is ready, the first goes on as if nothing had been.
+// share, then what is needed to go on, then the states. From the first octet on it judges
+// nothing; packets wait in the queues. When the other is ready it says so, and the first
+// lets go, and says so. If the other is silent or gone before it is ready, the first goes on
+// as if nothing had been.
 
 // handoverTimeout is how long the other may take until it is ready.
 const handoverTimeout = 30 * time.Second

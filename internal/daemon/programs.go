@@ -18,11 +18,15 @@ func (d *daemon) openPrograms() {
 	}
 	p, err := bpf.Open(randomKey()[0], d.bequest)
 	if err != nil {
-		d.log.Info("each SYN waits for user space: no programs of BPF", "err", err)
+		d.tellNoPrograms(err)
 		return
 	}
 	d.programs = p
 	d.engine.SetGrants(p.Grants)
+}
+
+func (d *daemon) tellNoPrograms(err error) {
+	d.log.Info("each SYN waits for user space: no programs of BPF", "err", err)
 }
 
 // pinPrograms has the hooks refer to the programs. Who has not got the queues has not come
@@ -32,7 +36,7 @@ func (d *daemon) pinPrograms() {
 		return
 	}
 	if err := d.programs.Pin(); err != nil {
-		d.log.Info("each SYN waits for user space: no programs of BPF", "err", err)
+		d.tellNoPrograms(err)
 		return
 	}
 	d.hooks = d.newHooks(d.config.Load(), d.finishing)
@@ -79,15 +83,17 @@ func (c *copies) takeRecorded() (all bool, err error) {
 
 func (c *copies) noteRecorded(r *bpf.Record) {
 	p := &c.packet
-	*p = packet.Packet{InDev: r.Ifindex, Copied: true, Admitted: r.Admitted, Grant: [2]uint32{r.Grant.Slot, r.Grant.Generation}}
+	*p = packet.Packet{InDev: r.Ifindex, Copied: true, Conn: packet.ConnEstablished, Admitted: r.Admitted, Grant: r.Grant}
 	if c.decoder.Decode(r.Packet, math.MaxInt32, p) != packet.ReasonMatch {
 		return // as nobody takes note of it who gets it
 	}
-	if in := c.interfaces.link(r.Ifindex); p.Flags.Has(packet.SYN) {
+	if opens := p.Flags.Has(packet.SYN); opens || p.Admitted { // a rule may be asked
+		in := c.interfaces.link(r.Ifindex)
 		p.InName = in.name
-		clampMSS(p, in.mtu)
-	} else {
-		p.InName, p.Conn = in.name, packet.ConnEstablished
+		if opens {
+			p.Conn = packet.ConnNone // as where it is judged: conntrack has not looked
+			clampMSS(p, in.mtu)
+		}
 	}
 	c.note()
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"nfqfw/conntrack"
@@ -11,12 +12,18 @@ import (
 // before the engine takes note of the first.
 const maxGrant = 256
 
+// room is how many connections more the rule may have.
+func (x *entry) room() int {
+	if x.Max == 0 {
+		return math.MaxInt
+	}
+	return max(int(x.Max)-int(x.admitted.Load()), 0)
+}
+
 // reserve keeps places in a rule for up to n connections more, and says for how many.
 func (x *entry) reserve(n int) int {
 	a := x.account
-	if x.Max > 0 {
-		n = max(min(n, (int(x.Max)-int(a.admitted.Load()))/2), 0)
-	}
+	n = min(n, x.room()/2)
 	if m := a.admitted.Add(int64(n)); x.Max > 0 && m > int64(x.Max) {
 		a.admitted.Add(-int64(n)) // another took them first
 		return 0
@@ -94,12 +101,9 @@ func (v *visit) give(g *grants, i int, x *entry, n int) {
 // grantable is how many SYNs the client may be granted: half of those that no limit would
 // refuse, for others may come from the same source.
 func (v *visit) grantable(x *entry) int {
-	n := (v.table.Limit() - v.table.Len()) / 4
+	n := min((v.table.Limit()-v.table.Len())/4, x.room()/2)
 	if src := v.state.Source(); src != nil {
 		n = min(n, src.Room(&x.limits, v.now)/2)
-	}
-	if x.Max > 0 {
-		n = min(n, (int(x.Max)-int(x.admitted.Load()))/2)
 	}
 	if x.State == rules.Adaptive {
 		n = min(n, v.slack(&x.pressure), v.slack(&v.total))
@@ -135,24 +139,12 @@ func (v *visit) noGrant() {
 		g.takeAll(v.now)
 		return
 	}
-	i := g.table.Index(&v.p.Tuple)
-	g.until[i] = max(g.until[i], v.now+cookieLife)
-	if g.given[i].rule != nil {
-		g.take(i)
-	}
+	g.deny(g.table.Index(&v.p.Tuple), v.now+cookieLife)
 }
 
 // recallPause is for how long nothing is granted anew at the cost of who might have been
 // refused for it.
 const recallPause = 100 * time.Millisecond
-
-// recall takes back those grants for which is says true.
-func (v *visit) recall(is func(*given) bool) {
-	g := v.grants
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.takeIf(is, func(i int) { g.until[i] = max(g.until[i], v.now+recallPause) })
-}
 
 // awaitsNote says whether a limit would be passed for places that are reserved, and takes
 // them back. What was used of them the engine is to know before it judges: it may be this
@@ -167,6 +159,11 @@ func (v *visit) awaitsNote(x *entry) bool {
 	if !ofRule && !ofSource {
 		return false
 	}
-	v.recall(func(y *given) bool { return ofRule && y.rule == x.account || ofSource && y.source == source })
+	g := v.grants
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.takeIf(func(y *given) bool {
+		return ofRule && y.rule == x.account || ofSource && y.source == source
+	}, v.now+recallPause)
 	return true
 }

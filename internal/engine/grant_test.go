@@ -67,8 +67,8 @@ func (g *granting) send(p packet.Packet, conn packet.Conn) bool {
 			return true
 		}
 	} else if conn == packet.ConnOpening {
-		if id, ok := g.kernel.Admits(&p); ok {
-			p.Copied, p.Conn, p.Admitted, p.Grant = true, packet.ConnEstablished, true, [2]uint32{id.Slot, id.Generation}
+		if by, ok := g.kernel.Admits(&p); ok {
+			p.Copied, p.Conn, p.Admitted, p.Grant = true, packet.ConnEstablished, true, by
 			g.told = append(g.told, p)
 			return true
 		}

@@ -7,6 +7,7 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/grant"
+	"nfqfw/internal/packet"
 )
 
 // grants are what the kernel may let pass without asking. Its lock is waited for under any
@@ -14,15 +15,15 @@ import (
 type grants struct {
 	mu      sync.Mutex
 	table   *grant.Table
-	given   []given             // of each slot
-	late    map[grant.ID]given  // what was taken back, and had been used before that was told
-	until   []time.Duration     // before that nothing is given in a slot
-	since   time.Duration       // when all was last taken back
-	off     bool                // no kernel asks
-	count   atomic.Int64        // of what is given
-	dropped []*conntrack.Source // that are not held for a grant any more, for dropSources
-	drops   atomic.Bool         // there are some
-	sweep   int                 // the slot that Tick looks at next
+	given   []given                // of each slot
+	late    map[packet.Grant]given // what was taken back, and had been used before that was told
+	until   []time.Duration        // before that nothing is given in a slot
+	since   time.Duration          // when all was last taken back
+	off     bool                   // no kernel asks
+	count   atomic.Int64           // of what is given
+	dropped []*conntrack.Source    // that are not held for a grant any more, for dropSources
+	drops   atomic.Bool            // there are some
+	sweep   int                    // the slot that Tick looks at next
 }
 
 // given is what one grant is made of: places that are reserved in the rule and in the
@@ -36,7 +37,7 @@ type given struct {
 
 func newGrants(t *grant.Table) *grants {
 	g := &grants{
-		table: t, given: make([]given, grant.Slots), until: make([]time.Duration, grant.Slots), late: make(map[grant.ID]given),
+		table: t, given: make([]given, grant.Slots), until: make([]time.Duration, grant.Slots), late: make(map[packet.Grant]given),
 	}
 	for i := range g.given {
 		t.Take(i) // the memory may have some from before
@@ -93,28 +94,36 @@ func (e *Engine) dropSources(now time.Duration) {
 func (g *grants) takeAll(now time.Duration) {
 	g.since = now
 	if g.count.Load() > 0 {
-		g.takeIf(func(*given) bool { return true }, func(int) {})
+		g.takeIf(func(*given) bool { return true }, 0)
 	}
 }
 
-// takeIf takes back those for which is says true, and then does something.
-func (g *grants) takeIf(is func(*given) bool, then func(i int)) {
+// takeIf takes back those for which is says true, as deny does.
+func (g *grants) takeIf(is func(*given) bool, until time.Duration) {
 	for i := range g.given {
 		if x := &g.given[i]; x.rule != nil && is(x) {
-			g.take(i)
-			then(i)
+			g.deny(i, until)
 		}
+	}
+}
+
+// deny takes back what is given in a slot, if anything is, and has nothing given there
+// before until.
+func (g *grants) deny(i int, until time.Duration) {
+	g.until[i] = max(g.until[i], until)
+	if g.given[i].rule != nil {
+		g.take(i)
 	}
 }
 
 // take takes a grant back. What has been used of it is told of yet.
 func (g *grants) take(i int) {
-	x, id := g.given[i], g.table.ID(i)
+	x, name := g.given[i], g.table.Name(i)
 	g.given[i] = given{}
 	g.count.Add(-1)
 	x.unreserve(g.table.Take(i))
 	if x.places > 0 {
-		g.late[id] = x
+		g.late[name] = x
 	} else {
 		g.drop(x.source)
 	}
@@ -165,23 +174,23 @@ func (e *Engine) sweepGrants(now time.Duration) {
 
 // redeem is what the kernel tells that it has admitted a connection by: one of the places
 // is the caller's now.
-func (g *grants) redeem(id grant.ID) (rule *account, source *conntrack.Source) {
+func (g *grants) redeem(by packet.Grant) (rule *account, source *conntrack.Source) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	x, late := g.late[id]
+	x, late := g.late[by]
 	switch {
 	case late:
 		if x.places--; x.places > 0 {
-			g.late[id] = x
+			g.late[by] = x
 		} else {
-			delete(g.late, id)
+			delete(g.late, by)
 			g.drop(x.source)
 		}
 		return x.rule, x.source
-	case g.table.ID(int(id.Slot)) != id || g.given[id.Slot].places == 0:
+	case g.table.Name(int(by.Slot)) != by || g.given[by.Slot].places == 0:
 		return nil, nil // of another engine, from before this one
 	}
-	had := &g.given[id.Slot]
+	had := &g.given[by.Slot]
 	had.places--
 	had.used = true
 	return had.rule, had.source

@@ -20,9 +20,7 @@ func (v *visit) open() {
 	if v.rule == nil && v.trial == nil {
 		v.rule, v.trial = v.rules.Load().find(v.p)
 	}
-	if v.trial != nil && v.p.IsSYN() {
-		v.note(v.trial, Refusal{Reason: packet.ReasonBlock})
-	}
+	v.noteTrial()
 	switch {
 	case v.rule == nil:
 		v.openUnmatched()
@@ -42,6 +40,13 @@ func (v *visit) open() {
 	default:
 		v.d.drop(packet.ReasonStateMismatch)
 		v.tell()
+	}
+}
+
+// noteTrial tells of a block rule that only counts, and would have refused the SYN.
+func (v *visit) noteTrial() {
+	if v.trial != nil && v.p.IsSYN() {
+		v.note(v.trial, Refusal{Reason: packet.ReasonBlock})
 	}
 }
 

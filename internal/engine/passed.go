@@ -2,7 +2,6 @@ package engine
 
 import (
 	"nfqfw/conntrack"
-	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
 	"nfqfw/rules"
 )
@@ -61,9 +60,10 @@ func (v *visit) observeAdmitted() {
 // takePlace admits the state by the place that the packet was admitted by, so that at no
 // time it is free.
 func (v *visit) takePlace(x *entry) {
-	rule, source := v.grants.redeem(v.grantID())
+	rule, source := v.grants.redeem(v.p.Grant)
 	if rule == x.account {
 		rule.reserved.Add(-1)
+		rule = nil
 	} else {
 		x.enter(x.Max, true)
 	}
@@ -73,16 +73,11 @@ func (v *visit) takePlace(x *entry) {
 	} else {
 		v.state.Admit(&x.limits, v.now, true)
 	}
-	if rule != x.account {
-		giveBack(rule, nil)
-	}
-	giveBack(nil, source)
+	giveBack(rule, source)
 }
 
 // redeem gives back the place by which the packet was admitted.
-func (v *visit) redeem() { giveBack(v.grants.redeem(v.grantID())) }
-
-func (v *visit) grantID() grant.ID { return grant.ID{Slot: v.p.Grant[0], Generation: v.p.Grant[1]} }
+func (v *visit) redeem() { giveBack(v.grants.redeem(v.p.Grant)) }
 
 // giveBack gives a place back that was reserved.
 func giveBack(rule *account, source *conntrack.Source) {
@@ -102,13 +97,19 @@ func (v *visit) admittedAnew() bool {
 		return false
 	}
 	if v.state != nil {
-		v.dropLater(v.forget(v.shard, v.state))
-		v.state = nil
+		v.outlive()
 	}
 	var s conntrack.State
 	s.Begin(v.p, v.now)
 	s.Src.State, s.Dst.State, s.Adopted = conntrack.Established, conntrack.Established, true
 	return v.insert(&s)
+}
+
+// outlive forgets the packet's state, and leaves the kernel's entry, which is that of the
+// next connection by now.
+func (v *visit) outlive() {
+	v.dropLater(v.forget(v.shard, v.state))
+	v.state = nil
 }
 
 // observeOpening takes note of a SYN or SYN+ACK that has passed because it was granted. If
@@ -129,12 +130,9 @@ func (v *visit) observeOpening() {
 // state has sent it before. The kernel has begun an entry: what there was before is over,
 // and its state is no reason to change that of the new one.
 func (v *visit) begins() bool {
-	if v.trial != nil {
-		v.note(v.trial, Refusal{Reason: packet.ReasonBlock})
-	}
+	v.noteTrial()
 	if v.state != nil && (v.expired() || v.replaces()) {
-		v.dropLater(v.forget(v.shard, v.state))
-		v.state = nil
+		v.outlive()
 	}
 	if v.state != nil || v.rule == nil || v.rule.Action == rules.Block {
 		return false

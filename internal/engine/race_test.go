@@ -60,11 +60,11 @@ func (c *crowd) pass(p *packet.Packet) {
 	case p.Flags.Has(packet.SYN):
 		p.Copied = g.table.Passes(p)
 	case p.Conn == packet.ConnOpening:
-		id, ok := g.table.Admits(p)
+		by, ok := g.table.Admits(p)
 		if ok {
 			p.Conn = packet.ConnEstablished
 		}
-		p.Copied, p.Admitted, p.Grant = ok, ok, [2]uint32{id.Slot, id.Generation}
+		p.Copied, p.Admitted, p.Grant = ok, ok, by
 	}
 }
 

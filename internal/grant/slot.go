@@ -36,6 +36,3 @@ type Header struct {
 	Missed atomic.Uint32 // packets that were not recorded, for want of room or of a plain header
 	_      [52]byte
 }
-
-// ID names a grant as long as it is not taken back: its slot, and how often that was.
-type ID struct{ Slot, Generation uint32 }

@@ -54,9 +54,9 @@ func (t *Table) Left(i int) int { return int(uint32(t.slots[i].Admissions.Load()
 // Admit grants n admissions more.
 func (t *Table) Admit(i, n int) { t.slots[i].Admissions.Add(uint64(n)) }
 
-// ID is the name of the slot's grant.
-func (t *Table) ID(i int) ID {
-	return ID{uint32(i), uint32(t.slots[i].Admissions.Load() >> 32)}
+// Name is the name of the slot's grant.
+func (t *Table) Name(i int) packet.Grant {
+	return packet.Grant{Slot: uint32(i), Generation: uint32(t.slots[i].Admissions.Load() >> 32)}
 }
 
 // Take takes all back, and says how many admissions were left.
@@ -90,14 +90,14 @@ func (t *Table) Passes(p *packet.Packet) bool {
 }
 
 // Admits does so with an ACK that completes a handshake. It names the grant.
-func (t *Table) Admits(p *packet.Packet) (id ID, ok bool) {
+func (t *Table) Admits(p *packet.Packet) (by packet.Grant, ok bool) {
 	i := t.Index(&p.Tuple)
 	s := &t.slots[i]
 	was := s.Admissions.Load()
 	if uint32(was) == 0 || !s.fits(&p.Src, &p.Dst, wire(p.DstPort)) || s.InDev != p.InDev {
-		return id, false
+		return by, false
 	}
-	return t.ID(i), s.Admissions.CompareAndSwap(was, was-1)
+	return t.Name(i), s.Admissions.CompareAndSwap(was, was-1)
 }
 
 // wire is a port as a header has it.

@@ -102,9 +102,13 @@ type Packet struct {
 	Copied bool // the kernel has let it pass, and tells
 	Noted  bool // all that has passed before it has been taken note of
 
-	Admitted bool      // and by that its connection,
-	Grant    [2]uint32 // by this grant (internal/grant: ID)
+	Admitted bool  // and by that its connection,
+	Grant    Grant // by this grant
 }
+
+// Grant names what was granted to a client (internal/grant) until it is taken back: its
+// slot, and how often that of the slot was taken back before.
+type Grant struct{ Slot, Generation uint32 }
 
 // End is the sequence number after the packet: payload, SYN and FIN included.
 func (p *Packet) End() seqnum.Value {

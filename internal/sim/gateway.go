@@ -120,13 +120,13 @@ func (g *gateway) admits(p *packet.Packet, e *entry) bool {
 	if g.grants == nil || p.Tuple != e.original || !e.answered || p.Ack != e.answer+1 || p.Flags.Any(packet.SYN|packet.FIN|packet.RST) {
 		return false
 	}
-	id, ok := g.grants.Admits(p)
+	by, ok := g.grants.Admits(p)
 	if !ok {
 		return false
 	}
 	e.connmark = packet.MarkClear
 	told := *p
-	told.Conn, told.Admitted, told.Grant = packet.ConnEstablished, true, [2]uint32{id.Slot, id.Generation}
+	told.Conn, told.Admitted, told.Grant = packet.ConnEstablished, true, by
 	g.copy(&told)
 	if w.trace != nil {
 		w.tracef("%v: admitted in the kernel", show(p))
