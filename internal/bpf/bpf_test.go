@@ -65,6 +65,13 @@ func inNamespace(t *testing.T) {
 	}
 }
 
+// fresh loads the programs in a network namespace of the test's own.
+func fresh(t *testing.T) *Programs {
+	t.Helper()
+	inNamespace(t)
+	return openTest(t, nil)
+}
+
 // program is a pinned one.
 func program(t *testing.T, path string) *ebpf.Program {
 	t.Helper()
@@ -150,8 +157,7 @@ func spoil(r *rand.Rand, b []byte) []byte {
 // TestOpensAsTheModelDoes holds the programs in the kernel to those in Go, of which only
 // more may be said of a SYN: the kernel does not look into experimental options.
 func TestOpensAsTheModelDoes(t *testing.T) {
-	inNamespace(t)
-	p := openTest(t, nil)
+	p := fresh(t)
 	opens, admits, records := program(t, p.Opens()), program(t, p.Admits()), program(t, p.Records())
 	model := grant.New(grant.Memory(), seed)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -240,8 +246,7 @@ func checkAdmits(t *testing.T, p *Programs, admits *ebpf.Program, model *grant.T
 // TestAdmitsOnce has several processors take admissions while they are taken back and
 // granted again: none is lost, and none is taken twice.
 func TestAdmitsOnce(t *testing.T) {
-	inNamespace(t)
-	p := openTest(t, nil)
+	p := fresh(t)
 	admits := program(t, p.Admits())
 	ack := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.ACK}
 	ether := append(make([]byte, 12), append([]byte{8, 0}, wire.Append(nil, &ack)...)...)
@@ -288,8 +293,7 @@ func TestAdmitsOnce(t *testing.T) {
 }
 
 func TestWithdrawn(t *testing.T) {
-	inNamespace(t)
-	p := openTest(t, nil)
+	p := fresh(t)
 	opens := program(t, p.Opens())
 	syn := packet.Segment{Tuple: tuple("198.51.100.7:4000", "192.0.2.10:80"), Flags: packet.SYN}
 	b := wire.Append(nil, &syn)
@@ -345,8 +349,7 @@ func TestGrantsEndWithTheProcess(t *testing.T) {
 
 // TestClosing has the kernel grant no SYN of a connection that is closing.
 func TestClosing(t *testing.T) {
-	inNamespace(t)
-	p := openTest(t, nil)
+	p := fresh(t)
 	opens, records := program(t, p.Opens()), program(t, p.Records())
 	for _, tuples := range [][2]string{{"198.51.100.7:4000", "192.0.2.10:80"}, {"[2001:db8::7]:4000", "[2001:db8::10]:80"}} {
 		syn := packet.Segment{Tuple: tuple(tuples[0], tuples[1]), Flags: packet.SYN}
@@ -374,8 +377,7 @@ func TestClosing(t *testing.T) {
 
 // TestRing has the kernel record packets, and another process go on with the ring.
 func TestRing(t *testing.T) {
-	inNamespace(t)
-	p := openTest(t, nil)
+	p := fresh(t)
 	records := program(t, p.Records())
 	var want, got [][]byte
 	r := rand.New(rand.NewPCG(3, 4))
@@ -433,8 +435,7 @@ func TestRing(t *testing.T) {
 // TestRingFull has the kernel record more than there is room for, and a packet that it
 // cannot.
 func TestRingFull(t *testing.T) {
-	inNamespace(t)
-	p := openTest(t, nil)
+	p := fresh(t)
 	records := program(t, p.Records())
 	syn := packet.Segment{Tuple: tuple("[2001:db8::1]:4000", "[2001:db8::2]:80"), Flags: packet.SYN}
 	b := wire.Append(nil, &syn)
