@@ -394,8 +394,13 @@ func TestRing(t *testing.T) {
 			want = append(want, b[:min(len(b), maxRecorded)])
 		}
 	}
+	last := Now()
 	read := func(p *Programs) {
 		err := p.Ring.Read(func(r *Record) {
+			if r.At < last || r.At > Now() {
+				t.Errorf("passed at %v, after %v and before %v", r.At, last, Now())
+			}
+			last = r.At
 			if r.Ifindex != loopback || r.Admitted {
 				t.Errorf("came in by %d, admitted %v", r.Ifindex, r.Admitted)
 			}

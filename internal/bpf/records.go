@@ -15,7 +15,8 @@ const (
 	recordLen        = 4 // how much of the packet is here
 	recordSlot       = 8 // by which grant it is admitted,
 	recordGeneration = 12
-	recordPacket     = 16
+	recordTime       = 16 // when: CLOCK_MONOTONIC, in ns
+	recordPacket     = 24
 	recordSize       = recordPacket + maxRecorded
 
 	noGrant = -1 // in place of a slot
@@ -46,6 +47,8 @@ func (c *code) reserve() {
 		asm.LoadMem(asm.R1, asm.R6, skbIfindex, asm.Word),
 		asm.StoreMem(asm.R8, recordIfindex, asm.R1, asm.Word),
 		asm.StoreMem(asm.R8, recordLen, asm.R9, asm.Word),
+		asm.FnKtimeGetNs.Call(),
+		asm.StoreMem(asm.R8, recordTime, asm.R0, asm.DWord),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.Mov.Reg(asm.R3, asm.R8), asm.Add.Imm(asm.R3, recordPacket),

@@ -9,12 +9,13 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
 )
 
-// ringSize, in octets, is room for some 16,000 records: what comes in a tenth of a second
+// ringSize, in octets, is room for some 14,000 records: what comes in a tenth of a second
 // at 20,000 connections a second.
 const ringSize = 1 << 21
 
@@ -39,9 +40,10 @@ func newRing(m *ebpf.Map, header *grant.Header) (*Ring, error) {
 
 // Record is a packet that has passed. It is valid until the next.
 type Record struct {
-	Ifindex  uint32 // of the interface that it came in by; 0: it is this machine's own
-	Packet   []byte // its first octets
-	Admitted bool   // its connection was, by
+	At       time.Duration // when it passed, by the clock of Now
+	Ifindex  uint32        // of the interface that it came in by; 0: it is this machine's own
+	Packet   []byte        // its first octets
+	Admitted bool          // its connection was, by
 	Grant    packet.Grant
 }
 
@@ -64,9 +66,17 @@ func (r *Ring) Read(f func(*Record)) error {
 
 func (r *Record) parse(b []byte) {
 	word := func(at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
+	r.At = time.Duration(binary.LittleEndian.Uint64(b[recordTime:]))
 	r.Ifindex, r.Packet = word(recordIfindex), b[recordPacket:recordPacket+min(word(recordLen), maxRecorded)]
 	r.Grant = packet.Grant{Slot: word(recordSlot), Generation: word(recordGeneration)}
 	r.Admitted = r.Grant.Slot < grant.Slots
+}
+
+// Now is the clock of records, which stands while the machine sleeps (CLOCK_MONOTONIC).
+func Now() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // never fails for this clock
+	return time.Duration(t.Nano())
 }
 
 // recordHeader is what the kernel puts before a record (BPF_RINGBUF_HDR_SZ).

@@ -27,7 +27,8 @@ type copies struct {
 	group   *nfq.Log // nil: closed
 	decoder *wire.Decoder
 
-	readAt time.Duration // when the group is read again, though all is recorded
+	records time.Duration // by how much the clock of records is ahead of the engine's time
+	readAt  time.Duration // when the group is read again, though all is recorded
 
 	packet     packet.Packet
 	decision   engine.Decision
@@ -88,15 +89,16 @@ func (c *copies) noteCopied(m *nfq.Message) {
 	if c.decoder.Decode(m.Payload, m.Total, p) != packet.ReasonMatch {
 		return // as nobody takes note of it who gets it
 	}
-	c.note()
+	c.note(c.now())
 }
 
-// note has the engine take note of the packet.
-func (c *copies) note() {
+// note has the engine take note of the packet, which passed at some time: a rate goes by
+// when connections were admitted, and not by when that was noticed.
+func (c *copies) note(at time.Duration) {
 	c.beat()
-	d, p, now := &c.decision, &c.packet, c.now()
-	c.decide(now, p, d)
-	c.remember(now, p.Tuple, &d.Refusal)
+	d, p := &c.decision, &c.packet
+	c.decide(at, p, d)
+	c.remember(at, p.Tuple, &d.Refusal)
 	c.order(&d.Evicted)
 	c.order(&d.Offload)
 }

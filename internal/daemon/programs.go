@@ -77,6 +77,7 @@ func (c *copies) takeRecorded() (all bool, err error) {
 	if c.programs == nil {
 		return false, nil
 	}
+	c.records = bpf.Now() - c.now()
 	err = c.programs.Ring.Read(c.noteRecord)
 	return c.recorded.Load() && !c.programs.Ring.Missed(), err
 }
@@ -95,5 +96,5 @@ func (c *copies) noteRecorded(r *bpf.Record) {
 			clampMSS(p, in.mtu)
 		}
 	}
-	c.note()
+	c.note(r.At - c.records)
 }
