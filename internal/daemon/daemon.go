@@ -87,8 +87,9 @@ type daemon struct {
 	mirror       *ipset.Mirror // of tables that hooks refer to
 
 	// For their counters; complete before the control socket answers anybody.
-	queues  []*nfq.Queue
-	senders []*inject.Sender
+	queues    []*nfq.Queue
+	senders   []*inject.Sender
+	overflows *lossTeller
 
 	copies *copies
 	hearts []*heart // of the loops; complete before there is a watchdog
@@ -210,6 +211,7 @@ func (d *daemon) run(ctx context.Context, hook func(context.Context) error, begi
 	if err != nil {
 		return errors.Join(err, d.settle())
 	}
+	d.overflows = d.newLossTeller()
 	d.pinPrograms()
 	watchdog, err := d.newWatchdog()
 	if err == nil {

@@ -41,8 +41,14 @@ type lossTeller struct {
 	told  uint64 // packets
 }
 
-func newLossTeller(log *slog.Logger) *lossTeller {
-	return &lossTeller{log: log, lines: rate.Sometimes{Interval: lossInterval}}
+// newLossTeller is for queues that are ours, and before anything is sent to them. What
+// was dropped before a takeover is not told of again.
+func (d *daemon) newLossTeller() *lossTeller {
+	l := &lossTeller{log: d.log, lines: rate.Sometimes{Interval: lossInterval}}
+	if o, err := d.overflow(); err == nil {
+		l.told = o.sum()
+	}
+	return l
 }
 
 // tell tells of what was dropped since the last line, if anything was.
@@ -61,7 +67,7 @@ func (l *lossTeller) tell(o overflow) {
 // tellLosses tells of packets that nobody has judged.
 func (r *repairer) tellLosses() {
 	if o, err := r.overflow(); err == nil {
-		r.losses.tell(o)
+		r.overflows.tell(o)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 func TestLossesAreToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		l := newLossTeller(slog.New(slog.NewTextHandler(&log, nil)))
+		l := (&daemon{log: slog.New(slog.NewTextHandler(&log, nil))}).newLossTeller()
 		expect := func(o overflow, want ...string) {
 			t.Helper()
 			log.Reset()

@@ -21,9 +21,8 @@ type repairer struct {
 	*daemon
 	generation *hooks.Generation // nil: the kernel has none
 	counted    bool              // it tells of all changes of the hooks
-	losses     *lossTeller
-	full       bool // the kernel's conntrack table was, when last looked at
-	liberal    bool // and its setting of that name was on
+	full       bool              // the kernel's conntrack table was, when last looked at
+	liberal    bool              // and its setting of that name was on
 
 	suspected bool          // something has changed that was not looked at
 	compared  time.Duration // when the hooks were looked at
@@ -34,10 +33,7 @@ type repairer struct {
 
 // newRepairer is for hooks that are in.
 func (d *daemon) newRepairer(ctx context.Context) *repairer {
-	r := &repairer{daemon: d, losses: newLossTeller(d.log), rest: compareRest, suspected: true}
-	if o, err := d.overflow(); err == nil {
-		r.losses.told = o.sum() // those before a takeover
-	}
+	r := &repairer{daemon: d, rest: compareRest, suspected: true}
 	g, err := hooks.OpenGeneration()
 	if err != nil {
 		d.log.Debug("changes of the hooks are looked for in their text only", "err", err)
