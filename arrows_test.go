@@ -19,16 +19,17 @@ const module = "nfqfw"
 // pure packages do no I/O, start no goroutine, read no clock, log nothing and
 // import nobody else's code. What they may import of ours stands beside them.
 var pure = map[string][]string{
-	"internal/seqnum":  {},
-	"internal/packet":  {"internal/seqnum"},
-	"conntrack":        {"internal/packet", "internal/seqnum"},
-	"synproxy":         {"internal/packet", "internal/seqnum"},
-	"synproxy/cookie":  {"internal/packet", "internal/seqnum"},
-	"rules":            {"internal/packet"},
-	"internal/grant":   {"internal/packet"},
-	"internal/refusal": {"internal/packet"},
-	"internal/pfconf":  {"rules"},
-	"internal/engine":  {"conntrack", "internal/grant", "synproxy", "synproxy/cookie", "rules", "internal/packet", "internal/seqnum"},
+	"internal/seqnum":    {},
+	"internal/packet":    {"internal/seqnum"},
+	"conntrack":          {"internal/packet", "internal/seqnum"},
+	"synproxy":           {"internal/packet", "internal/seqnum"},
+	"synproxy/cookie":    {"internal/packet", "internal/seqnum"},
+	"rules":              {"internal/packet"},
+	"internal/grant":     {"internal/packet"},
+	"internal/syncookie": {"internal/packet", "synproxy/cookie"},
+	"internal/refusal":   {"internal/packet"},
+	"internal/pfconf":    {"rules"},
+	"internal/engine":    {"conntrack", "internal/grant", "internal/syncookie", "synproxy", "synproxy/cookie", "rules", "internal/packet", "internal/seqnum"},
 }
 
 // impure are the standard packages by which a pure package could reach the

@@ -27,8 +27,8 @@ func (n *Nodes) Len() int { return int(n.count.Load()) }
 // Known is how many there are with those that are only remembered.
 func (n *Nodes) Known() int { return int(n.known.Load()) }
 
-// full says whether there are as many as may be; 0 is no limit.
-func (n *Nodes) full(limit uint32) bool { return limit > 0 && n.count.Load() >= int64(limit) }
+// Full says whether there are as many as may be; 0 is no limit.
+func (n *Nodes) Full(limit uint32) bool { return limit > 0 && n.count.Load() >= int64(limit) }
 
 // enter makes one more, unless there are as many as may be.
 func (n *Nodes) enter(limit uint32) bool {
@@ -220,7 +220,7 @@ func (t *Sources) Excess(k SourceKey, nodes *Nodes, l *Limits, now time.Duration
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := sh.find(k, now)
-	if (s == nil || s.refs == 0) && nodes.full(l.Nodes) {
+	if (s == nil || s.refs == 0) && nodes.Full(l.Nodes) {
 		return Excess{LimitNodes, uint32(nodes.Len()), l.Nodes}
 	}
 	if s != nil {

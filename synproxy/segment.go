@@ -43,20 +43,25 @@ func SYNACK(client packet.Tuple, isn, clientISN seqnum.Value, told packet.Option
 	}
 }
 
+// StampShiftBits is how many of a Stamp's bits are the client's window shift.
+const StampShiftBits = 4
+
+const stampShiftMask = 1<<StampShiftBits - 1
+
 // Stamp is the timestamp that a SYN+ACK tells: its initial number, with the
 // client's window shift in the four lowest bits. The client's next segment brings it
 // back, so that nothing need be remembered, and the shift exactly, for which a cookie
 // has no room. The kernel is told the difference to the server's clock when the
 // server has shown it.
 func Stamp(isn seqnum.Value, client packet.Options) uint32 {
-	return uint32(isn)&^0xf | uint32(client.WScale)
+	return uint32(isn)&^stampShiftMask | uint32(client.WScale)
 }
 
 // Shift is the window shift in a Stamp of this initial number, if echo is one: a
 // client that has heard of the server's clock since repeats that.
 func Shift(isn seqnum.Value, echo uint32) (shift uint8, ok bool) {
-	shift = uint8(echo & 0xf)
-	return shift, uint32(isn)&^0xf == echo&^0xf && shift <= packet.MaxWScale
+	shift = uint8(echo & stampShiftMask)
+	return shift, uint32(isn)&^stampShiftMask == echo&^stampShiftMask && shift <= packet.MaxWScale
 }
 
 // SYN asks the server in the client's name, with the client's own number.

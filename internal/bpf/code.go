@@ -3,7 +3,7 @@ package bpf
 import (
 	"github.com/cilium/ebpf/asm"
 
-	"nfqfw/internal/grant"
+	"nfqfw/internal/packet"
 )
 
 // The programs run on the octets from the IP header on, and answer 1 or 0. They are
@@ -33,6 +33,7 @@ type shared struct {
 type code struct {
 	shared
 	asm.Instructions
+	link    int32  // octets of a packet before its IP header
 	label   string // of the next instruction
 	options int    // that are looked at so far
 }
@@ -94,14 +95,14 @@ func (c *code) answer(label string, a int32) {
 	c.add(asm.Mov.Imm(asm.R0, a), asm.Return())
 }
 
-// mix hashes the words of the frame and a port of it into R1, as package grant does. The
+// mix hashes the words of the frame and a port of it into R1, as packet.Mix does. The
 // port is in a word of its own then.
 func (c *code) mix(port, word int16, words ...int16) {
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, port, asm.Half),
 		asm.StoreMem(asm.RFP, word, asm.R1, asm.DWord),
 		asm.LoadImm(asm.R1, int64(c.seed), asm.DWord),
-		asm.LoadImm(asm.R3, grant.Mix-1<<64, asm.DWord),
+		asm.LoadImm(asm.R3, packet.MixFactor-1<<64, asm.DWord),
 	)
 	for _, word := range append(words, word) {
 		c.add(

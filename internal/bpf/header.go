@@ -39,7 +39,7 @@ const maxOptions = 12
 // R8 and that of its IP header to R9. Conntrack has put fragments together.
 func (c *code) parse() {
 	c.add(asm.Mov.Reg(asm.R6, asm.R1))
-	c.load(at(0), headerAt, ipv6Len)
+	c.load(at(c.link), headerAt, ipv6Len)
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, headerAt, asm.Byte),
 		asm.JEq.Imm(asm.R1, plainIPv4, "ipv4"),
@@ -64,7 +64,7 @@ func (c *code) ipv6() {
 		asm.Add.Imm(asm.R8, ipv6Len),
 		asm.Mov.Imm(asm.R9, ipv6Len),
 	)
-	c.load(at(ipv6Len), tcpAt, tcpLen)
+	c.load(at(c.link+ipv6Len), tcpAt, tcpLen)
 	c.add(asm.Ja.Label("tcp"))
 }
 
@@ -87,7 +87,7 @@ func (c *code) ipv4() {
 		asm.LoadMem(asm.R8, asm.RFP, headerAt+2, asm.Half), asm.HostTo(asm.BE, asm.R8, asm.Half),
 		asm.Mov.Imm(asm.R9, ipv4Len),
 	)
-	c.load(at(ipv4Len), tcpAt, tcpLen)
+	c.load(at(c.link+ipv4Len), tcpAt, tcpLen)
 }
 
 // plain goes on at done for a packet that means nothing to an application: it has no

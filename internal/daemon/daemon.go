@@ -334,7 +334,7 @@ func (d *daemon) warnForwards(ctx context.Context) {
 
 // drain lets the SYN proxy finish the handshakes it has begun, for a while.
 func (d *daemon) drain(ctx context.Context) {
-	d.engine.Drain()
+	d.engine.Drain(d.now())
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	for d.engine.Shaking() && ctx.Err() == nil {

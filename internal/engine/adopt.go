@@ -96,7 +96,7 @@ func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Sourc
 	if err != nil {
 		return false
 	}
-	x.seat(s, src, true)
+	e.seat(x, s, src, true)
 	if a.Age < max(x.limits.Rate.Window, x.limits.Track) {
 		s.Admit(&x.limits, now, true) // later than it was: a rate is held the longer
 	} else {
@@ -124,15 +124,15 @@ func (e *Engine) insertOpening(now time.Duration, x *entry, a *Adoption) bool {
 	if err != nil {
 		return false
 	}
-	x.seat(s, nil, false)
+	e.seat(x, s, nil, false)
 	e.press(s, now)
 	return true
 }
 
 // seat counts a state that is there already, whatever the limits. It is bound to its
 // source, if one is held for it.
-func (x *entry) seat(s *conntrack.State, src *conntrack.Source, admitted bool) {
-	x.states.Add(1)
+func (e *Engine) seat(x *entry, s *conntrack.State, src *conntrack.Source, admitted bool) {
+	e.countState(x, s, 1)
 	if src != nil {
 		s.Bind(src)
 	}

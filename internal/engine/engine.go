@@ -30,7 +30,8 @@ type Engine struct {
 	nodes    conntrack.Nodes // sources that count for all rules that track globally
 	jar      *cookie.Jar
 	servers  *synproxy.Servers
-	grants   *grants // nil: the kernel asks about every SYN
+	grants   *grants  // nil: the kernel asks about every SYN
+	answers  *answers // nil: and answers none
 	counters Counters
 	total    pressure
 	killed   atomic.Int64 // states in the table that were killed
@@ -50,11 +51,12 @@ type Counters struct {
 	Passed  atomic.Uint64
 	Reasons [packet.ReasonCount]atomic.Uint64
 
-	Evicted        atomic.Uint64 // states that made room for others
-	InKernel       atomic.Uint64 // connections that the kernel has admitted
-	CookiesSent    atomic.Uint64
-	CookiesValid   atomic.Uint64
-	CookiesInvalid atomic.Uint64 // ACKs that would have to repeat a cookie, and do not
+	Evicted         atomic.Uint64 // states that made room for others
+	InKernel        atomic.Uint64 // connections that the kernel has admitted
+	CookiesSent     atomic.Uint64
+	CookiesInKernel atomic.Uint64 // of these, those that the kernel has sent
+	CookiesValid    atomic.Uint64
+	CookiesInvalid  atomic.Uint64 // ACKs that would have to repeat a cookie, and do not
 }
 
 // New makes an engine without states.
@@ -81,7 +83,10 @@ func (e *Engine) SetTimestamps(on bool) { e.stamps.Store(on) }
 // Drain keeps state where rules say synproxy, from now on: a handshake of the
 // SYN proxy's could not be finished without the engine. Those under way go on;
 // Shaking tells when they are done.
-func (e *Engine) Drain() { e.draining.Store(true) }
+func (e *Engine) Drain(now time.Duration) {
+	e.draining.Store(true)
+	e.stopAnswers(now)
+}
 
 // Shaking says whether the SYN proxy has a handshake under way.
 func (e *Engine) Shaking() bool {
@@ -106,6 +111,9 @@ func (e *Engine) Counters() *Counters { return &e.counters }
 // RotateKey gives the SYN cookies a new key, and retires the older one.
 func (e *Engine) RotateKey(k cookie.Key) {
 	e.jar.Rotate(k)
+	if e.answers != nil {
+		e.answers.table.SetKeys(e.jar.Keys())
+	}
 	e.total.rotate()
 	for _, x := range e.rules.Load().byNumber {
 		x.pressure.rotate()
@@ -345,7 +353,7 @@ func (e *Engine) forget(sh *conntrack.Shard, s *conntrack.State) *conntrack.Sour
 		e.killed.Add(-1)
 	}
 	e.countLeaving(s, -1)
-	e.ruleOf(s).states.Add(-1)
+	e.countState(e.ruleOf(s), s, -1)
 	return sh.Remove(s)
 }
 
@@ -370,7 +378,7 @@ func (v *visit) insert(s *conntrack.State) bool {
 		v.note(v.rule, Refusal{Reason: packet.ReasonMemory, Count: limit, Limit: limit, Enforced: true})
 		return false
 	}
-	v.rule.states.Add(1)
+	v.countState(v.rule, state, 1)
 	v.rule.created.Add(1)
 	v.state = state
 	return true

@@ -63,10 +63,11 @@ func (e *Engine) Granting(now time.Duration, on bool) {
 // Grants says whether something is granted now.
 func (e *Engine) Grants() bool { return e.grants != nil && e.grants.count.Load() > 0 }
 
-// Withdraw takes back what the kernel may let pass without asking. It is to be called
+// Withdraw takes back what the kernel may let pass, or answer, without asking. It is to be called
 // after what decides about a SYN has changed: the rules, a table, or what interfaces
 // there are.
 func (e *Engine) Withdraw(now time.Duration) {
+	e.stopAnswers(now)
 	g := e.grants
 	if g == nil {
 		return

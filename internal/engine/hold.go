@@ -67,7 +67,7 @@ func (v *visit) serverTells() {
 			v.shard.Wait(s)
 			return
 		}
-		v.cookieSent(v.stateRule(), v.now)
+		v.cookiesSent(v.stateRule(), 1, v.now)
 		v.remove()
 	case p.Flags.Has(packet.RST) && answers && askedFirst(s):
 		v.servers.Refuse(s.Tuple, v.now)
@@ -115,7 +115,7 @@ func (e *Engine) release(sh *conntrack.Shard, s *conntrack.State, now time.Durat
 	if e.remembers(e.ruleOf(s)) {
 		return true
 	}
-	e.cookieSent(e.ruleOf(s), now)
+	e.cookiesSent(e.ruleOf(s), 1, now)
 	e.released = append(e.released, e.forget(sh, s))
 	return false
 }

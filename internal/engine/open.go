@@ -110,7 +110,10 @@ func (v *visit) openProxy() {
 		}
 		v.shard.Wait(v.state)
 	} else {
-		v.cookieSent(v.rule, v.now)
+		v.cookiesSent(v.rule, 1, v.now)
+		if known {
+			v.letAnswer(&server)
+		}
 	}
 	told.TSVal = synproxy.Stamp(isn, v.p.Options)
 	v.d.emit(synproxy.SYNACK(v.p.Tuple, isn, v.p.Seq, told))

@@ -131,11 +131,11 @@ func (e *Engine) relieve(s *conntrack.State) {
 	}
 }
 
-// cookieSent counts a cookie of a connection that a rule matches.
-func (e *Engine) cookieSent(x *entry, now time.Duration) {
-	e.counters.CookiesSent.Add(1)
+// cookiesSent counts cookies of connections that a rule matches.
+func (e *Engine) cookiesSent(x *entry, n int64, now time.Duration) {
+	e.counters.CookiesSent.Add(uint64(n))
 	for _, p := range e.pressuresOf(x) {
-		p.cookies[0].sent.Add(1)
+		p.cookies[0].sent.Add(n)
 		p.rise(e.rules.Load().marks.start, now)
 	}
 }

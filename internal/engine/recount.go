@@ -36,7 +36,18 @@ func (e *Engine) Recount() error {
 		}
 	}
 	reservers, reserved := e.grants.recount()
-	return errors.Join(e.table.Recount(reservers, nodes...), e.recountRules(set, reserved))
+	return errors.Join(e.table.Recount(reservers, nodes...), e.recountRules(set, reserved), e.answers.recount(e.table.Len()))
+}
+
+// recount holds what the kernel is told of sources to the number of states.
+func (a *answers) recount(states int) error {
+	if a == nil {
+		return nil
+	}
+	if n := a.table.Counts(); n != states {
+		return fmt.Errorf("%d states, and the kernel is told of %d", states, n)
+	}
+	return nil
 }
 
 // recount is what is granted: who holds sources for it, and what it costs each rule.

@@ -28,6 +28,7 @@ func (e *Engine) Tick(now time.Duration, do func(*Decision)) {
 		}
 		e.released = e.released[:0]
 	}
+	e.putOffAnswers(now)
 	e.relax(now)
 	e.sweepGrants(now)
 	e.sources.Sweep(e.turn%conntrack.Sweeps, now)

@@ -19,7 +19,7 @@ const Grace = 4 * time.Second
 // layout (internal/bpf), and so may another process that goes on with the same memory.
 type Slot struct {
 	Client, Server packet.Addr
-	Port           [2]byte // the server's, as a header has it; 0: there is no grant
+	Port           packet.WirePort // the server's, as a header has it; 0: there is no grant
 	_              [2]byte
 	InDev          uint32       // interface index that the client's packets come in by; never 0
 	ReplyDev       uint32       // that which the server's come in by; 0: this machine is the server

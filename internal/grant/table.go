@@ -1,10 +1,6 @@
 package grant
 
-import (
-	"encoding/binary"
-
-	"nfqfw/internal/packet"
-)
+import "nfqfw/internal/packet"
 
 // Table is all grants. Nobody but the kernel may read or write beside its caller.
 type Table struct {
@@ -19,16 +15,18 @@ func New(slots []Slot, seed uint64) *Table { return &Table{slots: slots[:Slots:S
 func Memory() []Slot { return make([]Slot, Slots) }
 
 // Index is the slot for the client of a connection, from the side of its client.
-func (t *Table) Index(of *packet.Tuple) int { return t.index(&of.Src, &of.Dst, wire(of.DstPort)) }
+func (t *Table) Index(of *packet.Tuple) int {
+	return t.index(&of.Src, &of.Dst, packet.WirePortOf(of.DstPort))
+}
 
 // Has says whether the slot's grant is for this client, server and interfaces.
 func (t *Table) Has(i int, of *packet.Tuple, inDev, replyDev uint32) bool {
 	s := &t.slots[i]
-	return s.fits(&of.Src, &of.Dst, wire(of.DstPort)) && s.InDev == inDev && s.ReplyDev == replyDev
+	return s.fits(&of.Src, &of.Dst, packet.WirePortOf(of.DstPort)) && s.InDev == inDev && s.ReplyDev == replyDev
 }
 
 // fits says whether the grant is for this client and server.
-func (s *Slot) fits(client, server *packet.Addr, port [2]byte) bool {
+func (s *Slot) fits(client, server *packet.Addr, port packet.WirePort) bool {
 	return s.Port == port && s.Client == *client && s.Server == *server
 }
 
@@ -38,7 +36,7 @@ func (t *Table) Put(i int, of *packet.Tuple, inDev, replyDev uint32) {
 	s := &t.slots[i]
 	s.Client, s.Server = of.Src, of.Dst
 	s.InDev, s.ReplyDev = inDev, replyDev
-	s.Port = wire(of.DstPort)
+	s.Port = packet.WirePortOf(of.DstPort)
 }
 
 // SetSYNs grants up to n SYNs from now on.
@@ -63,7 +61,7 @@ func (t *Table) Name(i int) packet.Grant {
 func (t *Table) Take(i int) (left int) {
 	s := &t.slots[i]
 	s.SYNs.Store(0)
-	s.Port = [2]byte{}
+	s.Port = packet.WirePort{}
 	for {
 		was := s.Admissions.Load()
 		if s.Admissions.CompareAndSwap(was, (was>>32+1)<<32) {
@@ -80,13 +78,13 @@ func (t *Table) Passes(p *packet.Packet) bool {
 	case p.OpensFast():
 		return false
 	case p.IsSYNACK():
-		s := &t.slots[t.index(&p.Dst, &p.Src, wire(p.SrcPort))]
-		return s.fits(&p.Dst, &p.Src, wire(p.SrcPort)) && s.ReplyDev == p.InDev
+		s := &t.slots[t.index(&p.Dst, &p.Src, packet.WirePortOf(p.SrcPort))]
+		return s.fits(&p.Dst, &p.Src, packet.WirePortOf(p.SrcPort)) && s.ReplyDev == p.InDev
 	case !p.IsSYN():
 		return false
 	}
 	s := &t.slots[t.Index(&p.Tuple)]
-	return s.fits(&p.Src, &p.Dst, wire(p.DstPort)) && s.InDev == p.InDev && s.SYNs.Load() > 0 && s.SYNs.Add(-1) >= 0
+	return s.fits(&p.Src, &p.Dst, packet.WirePortOf(p.DstPort)) && s.InDev == p.InDev && s.SYNs.Load() > 0 && s.SYNs.Add(-1) >= 0
 }
 
 // Admits does so with an ACK that completes a handshake. It names the grant.
@@ -94,30 +92,14 @@ func (t *Table) Admits(p *packet.Packet) (by packet.Grant, ok bool) {
 	i := t.Index(&p.Tuple)
 	s := &t.slots[i]
 	was := s.Admissions.Load()
-	if uint32(was) == 0 || !s.fits(&p.Src, &p.Dst, wire(p.DstPort)) || s.InDev != p.InDev {
+	if uint32(was) == 0 || !s.fits(&p.Src, &p.Dst, packet.WirePortOf(p.DstPort)) || s.InDev != p.InDev {
 		return by, false
 	}
 	return t.Name(i), s.Admissions.CompareAndSwap(was, was-1)
 }
 
-// wire is a port as a header has it.
-func wire(port uint16) (b [2]byte) {
-	binary.BigEndian.PutUint16(b[:], port)
-	return b
-}
-
-// Mix is the odd number that the hash multiplies by: the fraction of the golden ratio.
-const Mix = 0x9e3779b97f4a7c15
-
-func (t *Table) index(client, server *packet.Addr, port [2]byte) int {
-	h := t.seed
-	for _, word := range [...]uint64{
-		binary.LittleEndian.Uint64(client[:8]), binary.LittleEndian.Uint64(client[8:]),
-		binary.LittleEndian.Uint64(server[:8]), binary.LittleEndian.Uint64(server[8:]),
-		uint64(binary.LittleEndian.Uint16(port[:])),
-	} {
-		h = (h ^ word) * Mix
-		h ^= h >> 32
-	}
-	return int(h & (Slots - 1))
+func (t *Table) index(client, server *packet.Addr, port packet.WirePort) int {
+	c0, c1 := client.Words()
+	s0, s1 := server.Words()
+	return int(packet.Mix(t.seed, c0, c1, s0, s1, port.Word()) & (Slots - 1))
 }

@@ -97,6 +97,7 @@ type Packet struct {
 
 	InDev  uint32 // interface index, 0: none
 	InName string // its name
+	InRoom uint16 // the largest MSS whose segments it has room for; 0: not known
 	Conn   Conn
 	Kernel Kernel
 	Copied bool // the kernel has let it pass, and tells

@@ -8,6 +8,8 @@ import (
 	"nfqfw/internal/engine"
 	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/syncookie"
+	"nfqfw/synproxy"
 )
 
 // tickInterval is the daemon's.
@@ -33,6 +35,8 @@ type gateway struct {
 	noted    int                    // copies, so far
 	copies   []packet.Packet        // that the engine has not taken note of yet
 	grants   *grant.Table           // nil: it is asked about every SYN
+	answers  *syncookie.Table       // nil: and answers none itself
+	cookies  syncookie.Model        // the memory of that
 	memory   []grant.Slot           // of the grants
 	closing  map[name]time.Duration // when a FIN has last passed
 	tickAt   time.Duration          // the next tick; never: nothing can come of one
@@ -46,6 +50,9 @@ func (g *gateway) receive(seen *packet.Packet) {
 	p := &g.packet
 	e := g.entries[nameOf(p.Tuple)]
 	if p.Flags.Has(packet.SYN) && !p.Flags.Has(packet.RST) {
+		if g.answers != nil && g.answer(p) {
+			return
+		}
 		if g.grants != nil && g.grants.Passes(p) && g.opens(p, e) {
 			return
 		}
@@ -81,6 +88,37 @@ func (g *gateway) receive(seen *packet.Packet) {
 		return
 	}
 	g.queue(p)
+}
+
+// answer answers a SYN of a client that no rule and no table names, as the engine would, and
+// says whether it did. That is before the hooks, and the engine is not asked.
+func (g *gateway) answer(p *packet.Packet) bool {
+	w := g.world
+	if w.abusers.find(p.Src.Netip()) != nil {
+		return false
+	}
+	told, ok := g.answers.Answer(w.clock.now, p)
+	if !ok {
+		return false
+	}
+	if w.trace != nil {
+		w.tracef("%v: answered in the kernel", show(p))
+	}
+	isn := g.answers.Jar().Bake(p.Tuple, p.Seq, packet.Options{
+		MSS: p.Options.MSS, WScale: p.Options.WScale, HasWScale: told.HasWScale, SACKPermitted: told.SACKPermitted,
+	})
+	told.TSVal = synproxy.Stamp(isn, p.Options)
+	s := synproxy.SYNACK(p.Tuple, isn, p.Seq, told)
+	g.wake()
+	g.inject(&s)
+	return true
+}
+
+// clearAnswers makes the gateway's memory of services one of none.
+func (g *gateway) clearAnswers(seed uint64) *syncookie.Table {
+	g.cookies = syncookie.Model{}
+	g.answers = syncookie.NewModel(&g.cookies, seed)
+	return g.answers
 }
 
 // opens lets a SYN or SYN+ACK pass that is granted, if conntrack takes the one for the

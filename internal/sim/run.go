@@ -60,12 +60,14 @@ func (w *world) begin() {
 		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), w.reboot)
 	}
 	if w.story.gateway.drains {
-		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), w.gateway.engine.Drain)
+		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), w.drain)
 	}
 	if w.story.gateway.cookies != synproxy.CookiesNever {
 		w.clock.after(time.Duration(w.rand.Int64N(int64(keyLife))), w.rotate)
 	}
 }
+
+func (w *world) drain() { w.gateway.engine.Drain(w.clock.now) }
 
 // rotate gives the cookies a new key, as long as anything goes on.
 func (w *world) rotate() {

@@ -63,6 +63,7 @@ type policy struct {
 	full       bool         // now and then it takes no entry
 	drains     bool         // it is about to stop: what would be proxied is kept
 	grants     bool         // its kernel lets connections pass that are granted
+	answers    bool         // its kernel answers SYNs itself, where it may
 	slow       bool         // packets wait in its queue
 }
 
@@ -139,6 +140,7 @@ func newStory(r *rand.Rand) story {
 	}
 	s.gateway.rules = s.newRules(r)
 	s.gateway.grants = r.IntN(2) == 0
+	s.gateway.answers = r.IntN(2) == 0
 	proxies := slices.ContainsFunc(s.gateway.rules, func(x rules.Rule) bool { return x.State == rules.Synproxy })
 	s.gateway.slow = s.gateway.grants && s.kind == fair && !proxies
 	return s

@@ -79,6 +79,9 @@ func newWorld(o Options) *world {
 	if w.story.gateway.grants {
 		g.engine.SetGrants(g.clearGrants(w.rand.Uint64()))
 	}
+	if w.story.gateway.answers {
+		g.engine.SetAnswers(g.clearAnswers(w.rand.Uint64()), 0)
+	}
 	g.engine.SetTimestamps(w.story.gateway.stamps)
 	w.wire()
 	return w
@@ -93,7 +96,7 @@ func (w *world) clear() {
 	clear(w.clients.sockets)
 	clear(w.gateway.entries)
 	clear(w.gateway.closing)
-	w.gateway.grants, w.untold = nil, nil
+	w.gateway.grants, w.gateway.answers, w.untold = nil, nil, nil
 	w.gateway.copies, w.gateway.waiting, w.gateway.noted = w.gateway.copies[:0], nil, 0
 	w.slab.used, w.admissions, w.abusers = 0, w.admissions[:0], abusers{}
 	w.reloaded, w.unruled, w.gateway.telling = 0, false, 0

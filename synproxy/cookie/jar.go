@@ -24,6 +24,19 @@ var (
 	wscaleOf = [8]uint8{0, 0, 2, 4, 6, 7, 8, 10} // index 0: the client does not scale; those that systems use
 )
 
+// MSSes are the sizes of segments that a cookie can bring back, in order; it has the place
+// of one in the bits from MSSBit on.
+func MSSes() []uint16 { return mssOf[:] }
+
+// Scales are the window shifts that a cookie can bring back, in order, from the place 1 on:
+// 0 is for a client that does not scale. It has the place in the bits from ScaleBit on.
+func Scales() []uint8 { return wscaleOf[1:] }
+
+// The bits of a cookie's low octet.
+const (
+	KeyBit, SACKBit, ScaleBit, MSSBit = 0, 1, 2, 5
+)
+
 // Jar holds the two keys cookies are made with. The newer one makes cookies,
 // both accept them, so that a cookie lives from one to two rotations. It is
 // safe for concurrent use.
@@ -97,21 +110,21 @@ func (k *keys) cookie(t packet.Tuple, client seqnum.Value, o options) seqnum.Val
 func encodeOptions(o packet.Options) options {
 	var e options
 	if o.SACKPermitted {
-		e |= 1 << 1
+		e |= 1 << SACKBit
 	}
 	if o.HasWScale {
-		e |= options(scaleIndex(o.WScale)) << 2
+		e |= options(scaleIndex(o.WScale)) << ScaleBit
 	}
-	return e | options(roundDown(mssOf[:], o.MSS))<<5
+	return e | options(roundDown(mssOf[:], o.MSS))<<MSSBit
 }
 
 func (e options) decode() packet.Options {
-	scale := e >> 2 & 7
+	scale := e >> ScaleBit & 7
 	return packet.Options{
-		MSS:           mssOf[e>>5],
+		MSS:           mssOf[e>>MSSBit],
 		WScale:        wscaleOf[scale],
 		HasWScale:     scale != 0,
-		SACKPermitted: e&(1<<1) != 0,
+		SACKPermitted: e&(1<<SACKBit) != 0,
 	}
 }
 

@@ -5,13 +5,21 @@ import "math/bits"
 // Key is a SipHash key: 128 bits nobody outside can guess.
 type Key [2]uint64
 
+// What the key is mixed into at first: "somepseudorandomlygeneratedbytes".
+const (
+	Sip0 = 0x736f6d6570736575
+	Sip1 = 0x646f72616e646f6d
+	Sip2 = 0x6c7967656e657261
+	Sip3 = 0x7465646279746573
+)
+
 // sum is SipHash-2-4 (Aumasson and Bernstein, 2012) over whole words, so that
 // the last word holds nothing but the length.
 func (k Key) sum(words *[6]uint64) uint64 {
-	v0 := k[0] ^ 0x736f6d6570736575
-	v1 := k[1] ^ 0x646f72616e646f6d
-	v2 := k[0] ^ 0x6c7967656e657261
-	v3 := k[1] ^ 0x7465646279746573
+	v0 := k[0] ^ Sip0
+	v1 := k[1] ^ Sip1
+	v2 := k[0] ^ Sip2
+	v3 := k[1] ^ Sip3
 	for _, m := range words {
 		v3 ^= m
 		v0, v1, v2, v3 = sipRound(v0, v1, v2, v3)

@@ -1,0 +1,124 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/packet"
+	"nfqfw/internal/syncookie"
+)
+
+// MaxListed is how many prefixes may be listed.
+const MaxListed = 1 << 16
+
+// Cookies have the kernel answer SYNs with cookies. It does so on interfaces to which the
+// program is attached, while this process lives. They are not safe for concurrent use, but
+// for Table, which has rules of its own.
+type Cookies struct {
+	Table *syncookie.Table
+
+	program *ebpf.Program
+	memory  *ebpf.Map
+	mapped  []byte
+	listed  *ebpf.Map
+	links   map[uint32]link.Link
+}
+
+// OpenCookies loads the program. It fails where the kernel has not got what it takes (Linux
+// 6.6), and, with an error that wraps os.ErrPermission, for want of a privilege.
+func OpenCookies(seed uint64) (*Cookies, error) {
+	c := &Cookies{links: make(map[uint32]link.Link)}
+	if err := c.open(seed); err != nil {
+		return nil, errors.Join(fmt.Errorf("bpf: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cookies) open(seed uint64) (err error) {
+	const size = int(unsafe.Sizeof(syncookie.Memory{}))
+	memory := ebpf.MapSpec{Name: "nfqfw_cookies", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(size), MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE}
+	if c.memory, err = ebpf.NewMap(&memory); err != nil {
+		return err
+	}
+	listed := ebpf.MapSpec{Name: "nfqfw_listed", Type: ebpf.LPMTrie, KeySize: uint32(unsafe.Sizeof(listedKey{})), ValueSize: 1, MaxEntries: MaxListed, Flags: unix.BPF_F_NO_PREALLOC}
+	if c.listed, err = ebpf.NewMap(&listed); err != nil {
+		return err
+	}
+	if c.mapped, err = unix.Mmap(c.memory.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	c.Table = syncookie.New((*syncookie.Memory)(unsafe.Pointer(&c.mapped[0])), seed)
+	code := answers(answering{memory: c.memory.FD(), listed: c.listed.FD(), seed: seed})
+	c.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "nfqfw_answer", Type: ebpf.SchedCLS, Instructions: code, License: "GPL"})
+	return err
+}
+
+// listedKey is a prefix as the kernel's trie has it. IPv4 is mapped into IPv6.
+type listedKey struct {
+	bits uint32
+	addr packet.Addr
+}
+
+func keyOf(p netip.Prefix) listedKey {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	return listedKey{uint32(bits), packet.AddrFrom(p.Addr())}
+}
+
+// List has the kernel answer nobody of a prefix. It fails if there are MaxListed already.
+func (c *Cookies) List(p netip.Prefix) error {
+	key := keyOf(p)
+	return c.listed.Put(unsafe.Pointer(&key), []byte{1})
+}
+
+// Unlist takes a prefix back that was listed.
+func (c *Cookies) Unlist(p netip.Prefix) error {
+	key := keyOf(p)
+	return c.listed.Delete(unsafe.Pointer(&key))
+}
+
+// Attach has the kernel answer on an interface of the calling thread's network namespace, by
+// its index. It must be one whose packets have Ethernet headers.
+func (c *Cookies) Attach(ifindex uint32) error {
+	if _, attached := c.links[ifindex]; attached {
+		return nil
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: c.program, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return fmt.Errorf("bpf: attach to interface %d: %w", ifindex, err)
+	}
+	c.links[ifindex] = l
+	return nil
+}
+
+// Detach has the kernel answer no more on the interfaces for which done says true.
+func (c *Cookies) Detach(done func(ifindex uint32) bool) (err error) {
+	for ifindex, l := range c.links {
+		if done(ifindex) {
+			err = errors.Join(err, l.Close())
+			delete(c.links, ifindex)
+		}
+	}
+	return err
+}
+
+// Close has the kernel answer nobody, and lets the memory go. Nothing of it may be used any
+// more, the table neither.
+func (c *Cookies) Close() error {
+	err := c.Detach(func(uint32) bool { return true })
+	err = errors.Join(err, c.program.Close(), c.memory.Close(), c.listed.Close())
+	if c.mapped != nil {
+		err = errors.Join(err, unix.Munmap(c.mapped))
+		c.mapped = nil
+	}
+	return err
+}

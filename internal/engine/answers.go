@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nfqfw/conntrack"
+	"nfqfw/internal/packet"
+	"nfqfw/internal/syncookie"
+)
+
+// answerLife is for how long a service is answered for unless that is put off: some ticks.
+const answerLife = 400 * time.Millisecond
+
+// answerPause is for how long, after a service was found that may not be answered for,
+// nobody looks at another: a flood is to cost no more than it would without.
+const answerPause = 5 * time.Millisecond
+
+// answers are the services for which the kernel answers SYNs with cookies: those for which
+// the engine would answer any stranger so.
+type answers struct {
+	table *syncookie.Table
+	ahead time.Duration // by how much the kernel's clock is ahead of the engine's time
+	count atomic.Int64  // of those that are answered for
+	next  atomic.Int64  // the time before which nobody looks, a time.Duration
+
+	mu       sync.Mutex
+	off      bool
+	services []service // by their place in the table
+}
+
+// service is what the kernel was told of one.
+type service struct {
+	live    bool
+	set     *ruleset // under which it was begun
+	rule    *entry
+	to      packet.Tuple // whose destination it is
+	inDev   uint32
+	server  packet.Options
+	room    uint16        // the largest MSS that the interface has room for; 0: not known
+	stamps  bool          // the kernel could translate timestamps
+	ended   time.Duration // by when it was answered for last; if not live
+	counted uint64        // of the SYNs that were answered at this place
+}
+
+// SetAnswers has the kernel answer SYNs for the engine, whose clock is ahead of the
+// engine's time by so much. It is to be called before there is a packet.
+func (e *Engine) SetAnswers(t *syncookie.Table, ahead time.Duration) {
+	e.answers = &answers{table: t, ahead: ahead, services: make([]service, t.Len())}
+	t.SetKeys(e.jar.Keys())
+	for i := range e.table.Shards() {
+		e.countIn(i)
+	}
+}
+
+// countIn counts the states of a shard that there are already.
+func (e *Engine) countIn(i int) {
+	sh := e.table.LockShard(i)
+	defer sh.Unlock()
+	sh.Each(func(s *conntrack.State) { e.answers.table.Count(&s.Tuple.Src, 1) })
+}
+
+// countState counts a state that was put into the table, or, with -1, removed.
+func (e *Engine) countState(x *entry, s *conntrack.State, n int) {
+	x.states.Add(int64(n))
+	if e.answers != nil {
+		e.answers.table.Count(&s.Tuple.Src, n)
+	}
+}
+
+// Answering says whether the kernel may answer: at first it may. It may not while it does
+// not know whom rules and tables name.
+func (e *Engine) Answering(now time.Duration, on bool) {
+	if e.answers == nil {
+		return
+	}
+	e.answers.mu.Lock()
+	e.answers.off = !on
+	e.answers.mu.Unlock()
+	e.stopAnswers(now)
+}
+
+// AnswersOn calls f for the interface of each service that the kernel answers for.
+func (e *Engine) AnswersOn(f func(inDev uint32)) {
+	a := e.answers
+	if a == nil || a.count.Load() == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.services {
+		if a.services[i].live {
+			f(a.services[i].inDev)
+		}
+	}
+}
+
+// stopAnswers has the kernel answer for no service.
+func (e *Engine) stopAnswers(now time.Duration) {
+	a := e.answers
+	if a == nil || a.count.Load() == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.services {
+		if a.services[i].live {
+			a.end(i, now)
+		}
+	}
+}
+
+func (a *answers) end(i int, now time.Duration) {
+	a.table.Until(i, 0)
+	a.services[i].live, a.services[i].ended = false, now
+	a.count.Add(-1)
+}
+
+// letAnswer has the kernel answer other SYNs like this one, which was answered with a
+// cookie, if whoever sends one would be answered so.
+func (v *visit) letAnswer(server *packet.Options) {
+	a := v.answers
+	if a == nil || v.p.InDev == 0 || v.now < time.Duration(a.next.Load()) {
+		return
+	}
+	i := a.table.Index(&v.p.Tuple, v.p.InDev)
+	if !a.mu.TryLock() {
+		return
+	}
+	defer a.mu.Unlock()
+	s := &a.services[i]
+	next := service{
+		live: true, set: v.rules.Load(), rule: v.rule, to: v.p.Tuple, inDev: v.p.InDev, server: *server, room: v.p.InRoom,
+		stamps: v.stamps.Load(), counted: s.counted,
+	}
+	same := s.is(&next)
+	switch {
+	case s.live && same:
+		return
+	case a.off || s.live || !same && s.set != nil && v.now < s.ended+syncookie.Rest || !v.answersAll(&next):
+		a.next.Store(int64(v.now + answerPause))
+		return
+	}
+	if !same {
+		told := v.told(&v.p.Tuple, &anything, server, true)
+		a.table.Put(i, &v.p.Tuple, v.p.InDev, &told, v.p.InRoom)
+	}
+	*s = next
+	a.count.Add(1)
+	a.table.Until(i, v.now+answerLife+a.ahead)
+}
+
+// anything are the options of a client that has all of them.
+var anything = packet.Options{HasWScale: true, SACKPermitted: true, HasTimestamp: true}
+
+// is says whether the kernel needs to be told nothing else of a service.
+func (s *service) is(other *service) bool {
+	return s.to.Dst == other.to.Dst && s.to.DstPort == other.to.DstPort && s.inDev == other.inDev &&
+		s.server == other.server && s.stamps == other.stamps && s.room == other.room
+}
+
+// answersAll says whether all strangers are answered for a service like the client of the
+// packet, who is one: no rule and no table names it, so that the same rule holds for all who
+// are named by none. It tells nobody that a rule that only counts would have refused them.
+func (v *visit) answersAll(s *service) bool {
+	return v.trial == nil && v.answersOn(s) && !s.set.match.Names(v.p.Src.Netip())
+}
+
+// answersOn says whether a service is still one for which strangers are answered.
+func (e *Engine) answersOn(s *service) bool {
+	x := s.rule
+	if s.set != e.rules.Load() || e.draining.Load() || s.stamps != e.stamps.Load() || !e.proxies(x) || e.remembers(x) {
+		return false
+	}
+	if x.Max > 0 && x.admitted.Load()-x.reserved.Load() >= int64(x.Max) || x.limits.Any() && e.nodesOf(x).Full(x.limits.Nodes) {
+		return false
+	}
+	return x.tellsSourcesApart()
+}
+
+// tellsSourcesApart says whether the rule's sources are none that syncookie takes for one.
+func (x *entry) tellsSourcesApart() bool { return x.SourcePrefixV4 == 32 && x.SourcePrefixV6 >= 64 }
+
+// putOffAnswers counts what the kernel has answered, and lets it go on where it may.
+func (e *Engine) putOffAnswers(now time.Duration) {
+	a := e.answers
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.services {
+		s := &a.services[i]
+		if s.rule == nil {
+			continue
+		}
+		e.countAnswers(s, a.table.Answered(i), now)
+		if !s.live {
+			continue
+		}
+		if server, known := e.servers.Options(s.to, now); known && server == s.server && e.answersOn(s) {
+			a.table.Until(i, now+answerLife+a.ahead)
+		} else {
+			a.end(i, now)
+		}
+	}
+}
+
+// countAnswers counts the cookies of a service as if the engine had made them.
+func (e *Engine) countAnswers(s *service, answered uint64, now time.Duration) {
+	n := answered - s.counted
+	if n == 0 {
+		return
+	}
+	s.counted = answered
+	s.rule.evaluations.Add(n)
+	e.counters.Reasons[packet.ReasonSynproxy].Add(n)
+	e.counters.CookiesInKernel.Add(n)
+	e.cookiesSent(s.rule, int64(n), now)
+}

@@ -1,0 +1,13 @@
+// Package syncookie holds what the kernel needs to answer SYNs with cookies by itself, as
+// the engine would have answered them: for which servers' ports, with which options and by
+// which key. The engine writes it, and a program in the kernel (internal/bpf) reads it, in
+// memory that both see.
+//
+// The kernel answers strangers only, of which the engine knows nothing: a source that has
+// a state is the engine's affair, and so is one that a rule or a table names. Nobody is
+// admitted by an answer: the ACK that repeats the cookie comes to the engine, which decides
+// as ever.
+//
+// A service is answered for until a time that the engine puts off again and again. When the
+// engine stands still, so does the kernel soon.
+package syncookie

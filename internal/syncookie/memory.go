@@ -1,0 +1,65 @@
+package syncookie
+
+import (
+	"sync/atomic"
+	"time"
+
+	"nfqfw/internal/packet"
+)
+
+const (
+	// Services is how many services there is room for: a power of two. A new one whose
+	// hash is that of another has to wait for its room.
+	Services = 1 << ServiceBits
+	// Cells is how many counts of sources there are: a power of two. Sources with the same
+	// hash share one, so that a stranger may be taken for a source that is known.
+	Cells = 1 << CellBits
+
+	// ServiceBits and CellBits are the bits of their numbers.
+	ServiceBits, CellBits = 10, 20
+)
+
+// Rest is for how long, at least, a service was answered for no more before its room is
+// another's: a program that has found it may be at it for a moment yet.
+const Rest = time.Second
+
+// Memory is what the kernel reads. The program knows its layout.
+type Memory struct {
+	Header
+	Services [Services]Service
+	Cells    [Cells]atomic.Uint32 // how many states the sources have whose cell it is
+}
+
+// Header is of the size of a service.
+type Header struct {
+	Keys  [2][2]atomic.Uint64 // of cookies: the newer one, and one that no new cookie is made with
+	Newer atomic.Uint32       // which is which
+	_     [28]byte
+}
+
+// Service is a server's port as clients reach it by one interface, a line of memory. All
+// but its atomic fields change only while nobody may be answered for it.
+type Service struct {
+	Server packet.Addr
+	InDev  uint32          // interface index
+	Port   packet.WirePort // 0: there is no service
+	Has    Has             // of what a client is told, if it has said the same of itself
+	WScale uint8           // that it is told
+	MSS    uint16          // that it is told
+	Room   uint16          // the largest MSS of a client's that is believed
+	_      [4]byte
+
+	Until    atomic.Uint64 // answered for before that, by CLOCK_MONOTONIC, in ns
+	Answered atomic.Uint64 // SYNs
+	_        [16]byte
+}
+
+// Has are options of a SYN+ACK that need the client's consent.
+type Has uint8
+
+// The options.
+const (
+	HasSACK Has = 1 << iota
+	HasWScale
+	HasTimestamp
+)

@@ -1,0 +1,150 @@
+package syncookie
+
+import (
+	"math"
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"nfqfw/internal/packet"
+	"nfqfw/synproxy/cookie"
+)
+
+// Table is the engine's view of the memory. Nobody but the kernel may use a service beside
+// its caller; Count, Counted and SetKeys are safe for concurrent use.
+type Table struct {
+	header   *Header
+	services []Service
+	cells    []atomic.Uint32
+	bits     int // of a cell's number
+	seed     uint64
+}
+
+// New makes a table of memory that a kernel reads, and in which there is no service.
+func New(m *Memory, seed uint64) *Table {
+	return newTable(&m.Header, m.Services[:], m.Cells[:], seed)
+}
+
+// NewModel makes a table that no kernel reads, of memory that is zero.
+func NewModel(m *Model, seed uint64) *Table {
+	return newTable(&m.Header, m.services[:], m.cells[:], seed)
+}
+
+// Model is memory that no kernel reads, and that is quickly made zero.
+type Model struct {
+	Header
+	services [16]Service
+	cells    [64]atomic.Uint32
+}
+
+func newTable(h *Header, services []Service, cells []atomic.Uint32, seed uint64) *Table {
+	return &Table{header: h, services: services, cells: cells, bits: bits.Len(uint(len(cells) - 1)), seed: seed}
+}
+
+// Len is how many places there are for services.
+func (t *Table) Len() int { return len(t.services) }
+
+// Jar makes the cookies that the kernel makes.
+func (t *Table) Jar() *cookie.Jar {
+	var keys [2]cookie.Key
+	for i := range keys {
+		for j := range keys[i] {
+			keys[i][j] = t.header.Keys[i][j].Load()
+		}
+	}
+	return cookie.RestoreJar(keys, uint8(t.header.Newer.Load()))
+}
+
+// SetKeys tells which key new cookies are made with, and which were.
+func (t *Table) SetKeys(keys [2]cookie.Key, newer uint8) {
+	for i := range keys {
+		for j := range keys[i] {
+			t.header.Keys[i][j].Store(keys[i][j])
+		}
+	}
+	t.header.Newer.Store(uint32(newer))
+}
+
+// Index is the place of a service, which nothing else has that is answered for: a server's
+// port, the destination of the tuple, by one interface.
+func (t *Table) Index(to *packet.Tuple, inDev uint32) int {
+	first, second := to.Dst.Words()
+	return int(packet.Mix(t.seed, first, second, uint64(inDev), packet.WirePortOf(to.DstPort).Word()) & uint64(len(t.services)-1))
+}
+
+// Put makes a place that of a service: not before Rest has passed since it was answered for
+// by another. Server are the options that clients are told, as far as they have them too, and
+// room is the largest MSS that the interface has room for; 0: that is not known.
+func (t *Table) Put(i int, to *packet.Tuple, inDev uint32, server *packet.Options, room uint16) {
+	s := &t.services[i]
+	s.Server, s.Port, s.InDev = to.Dst, packet.WirePortOf(to.DstPort), inDev
+	s.MSS, s.WScale, s.Has = server.MSS, server.WScale, 0
+	if s.Room = room; room == 0 {
+		s.Room = math.MaxUint16
+	}
+	for _, option := range []struct {
+		has bool
+		bit Has
+	}{{server.SACKPermitted, HasSACK}, {server.HasWScale, HasWScale}, {server.HasTimestamp, HasTimestamp}} {
+		if option.has {
+			s.Has |= option.bit
+		}
+	}
+}
+
+// Until has the kernel answer for a service before a time of CLOCK_MONOTONIC; 0: no more.
+func (t *Table) Until(i int, at time.Duration) { t.services[i].Until.Store(uint64(at)) }
+
+// Answered is how many SYNs of the place were answered so far.
+func (t *Table) Answered(i int) uint64 { return t.services[i].Answered.Load() }
+
+// Count says that a source has n states more.
+func (t *Table) Count(source *packet.Addr, n int) { t.cell(source).Add(uint32(int32(n))) }
+
+// Counts is how many states there are of all sources.
+func (t *Table) Counts() (n int) {
+	for i := range t.cells {
+		n += int(t.cells[i].Load())
+	}
+	return n
+}
+
+// Counted says whether a source is taken for one that has states.
+func (t *Table) Counted(source *packet.Addr) bool { return t.cell(source).Load() != 0 }
+
+// Answer does in Go what the kernel's program does with the SYN of a client that no rule
+// and no table names: it says whether it is answered, and what the client is told. The two
+// are held together by a test; the simulation has this one for its kernel.
+func (t *Table) Answer(now time.Duration, p *packet.Packet) (told packet.Options, ok bool) {
+	s := &t.services[t.Index(&p.Tuple, p.InDev)]
+	if p.OpensFast() || p.Flags&^(packet.ECE|packet.CWR) != packet.SYN || t.Counted(&p.Src) {
+		return told, false
+	}
+	if s.Server != p.Dst || s.Port != packet.WirePortOf(p.DstPort) || s.InDev != p.InDev || uint64(now) >= s.Until.Load() {
+		return told, false
+	}
+	s.Answered.Add(1)
+	client := &p.Options
+	told = packet.Options{
+		MSS: s.MSS, SACKPermitted: client.SACKPermitted && s.Has&HasSACK != 0,
+		HasWScale:    client.HasWScale && s.Has&HasWScale != 0,
+		HasTimestamp: client.HasTimestamp && s.Has&HasTimestamp != 0, TSEcr: client.TSVal,
+	}
+	if told.HasWScale {
+		told.WScale = s.WScale
+	}
+	return told, true
+}
+
+// cell is the count of a source: an IPv4 address, or the first half of one of IPv6, as
+// sources are told apart by default.
+func (t *Table) cell(source *packet.Addr) *atomic.Uint32 {
+	word, second := source.Words()
+	if word == 0 {
+		word = second
+	}
+	return &t.cells[(word^t.seed)*packet.MixFactor>>(64-t.bits)]
+}
+
+// RoomOf is the largest MSS that is believed at a place.
+func (t *Table) RoomOf(i int) uint16 { return t.services[i].Room }
