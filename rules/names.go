@@ -18,9 +18,9 @@ func (s *Ruleset) Names(source netip.Addr) bool {
 
 // Named calls f for the prefixes by which rules tell sources apart. Those of tables are not
 // among them.
-func (s *Ruleset) Named(f func(netip.Prefix)) {
-	for i := range s.rules {
-		for _, p := range s.rules[i].From.Prefixes {
+func Named(rules []Rule, f func(netip.Prefix)) {
+	for i := range rules {
+		for _, p := range rules[i].From.Prefixes {
 			if p.tellsApart() {
 				f(p.Prefix)
 			}

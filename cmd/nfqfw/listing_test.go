@@ -69,7 +69,7 @@ func info(_ context.Context, _ json.RawMessage, send func(any) error) error {
 		Losses:     []control.NamedCounter{{Name: "queue-dropped", Packets: 353412}, {Name: "segments-failed", Packets: 0}},
 		Limits:     []control.NamedCounter{{Name: "max states per rule", Packets: 2}, {Name: "max-src-conn", Packets: 88353}},
 		Syncookies: control.Syncookies{
-			Mode: "adaptive", Sent: 50, Validated: 40, Invalid: 3, Pressure: control.Pressure{HalfOpen: 7, Start: 25000, End: 12000},
+			Mode: "adaptive", Sent: 50, InKernel: 20, Validated: 40, Invalid: 3, Pressure: control.Pressure{HalfOpen: 7, Start: 25000, End: 12000},
 		},
 		Adaptive: []control.Pressure{{Rule: "web", On: true, Since: &since, Switches: 3, HalfOpen: 90, Start: 127, End: 61}},
 	})

@@ -89,7 +89,7 @@ func (c *Cookies) Unlist(p netip.Prefix) error {
 // Attach has the kernel answer on an interface of the calling thread's network namespace, by
 // its index. It must be one whose packets have Ethernet headers.
 func (c *Cookies) Attach(ifindex uint32) error {
-	if _, attached := c.links[ifindex]; attached {
+	if c.Attached(ifindex) {
 		return nil
 	}
 	l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: c.program, Attach: ebpf.AttachTCXIngress})
@@ -98,6 +98,12 @@ func (c *Cookies) Attach(ifindex uint32) error {
 	}
 	c.links[ifindex] = l
 	return nil
+}
+
+// Attached says whether the kernel answers on an interface.
+func (c *Cookies) Attached(ifindex uint32) bool {
+	_, ok := c.links[ifindex]
+	return ok
 }
 
 // Detach has the kernel answer no more on the interfaces for which done says true.

@@ -31,6 +31,7 @@ func openCookies(t *testing.T) *Cookies {
 		}
 		t.Fatal(err)
 	}
+	c.Table.SetSole(loopback)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)

@@ -11,6 +11,7 @@ type Syncookies struct {
 	Mode      string `json:"mode"`   // "never", "always" or "adaptive"
 	Active    bool   `json:"active"` // SYNs are answered with cookies now
 	Sent      uint64 `json:"sent"`
+	InKernel  uint64 `json:"in_kernel"` // of these, those that the kernel has sent by itself
 	Validated uint64 `json:"validated"` // cookies that clients have repeated
 	Invalid   uint64 `json:"invalid"`   // ACKs that would have to repeat one, and do not
 	Pressure
@@ -37,7 +38,7 @@ func (i *Info) writeSyncookies(w io.Writer, verbose int) error {
 		list = append(list, i.Limits...)
 	}
 	err := i.writeCounters(w, "Limit Counters", append(list,
-		NamedCounter{"syncookies sent", c.Sent}, NamedCounter{"syncookies validated", c.Validated}, NamedCounter{"syncookies invalid", c.Invalid}))
+		NamedCounter{"syncookies sent", c.Sent}, NamedCounter{"syncookies sent by kernel", c.InKernel}, NamedCounter{"syncookies validated", c.Validated}, NamedCounter{"syncookies invalid", c.Invalid}))
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,7 @@ type daemon struct {
 
 	programs *bpf.Programs // nil: the kernel has none of ours
 	recorded atomic.Bool   // the hooks that are in ask them
+	answerer *answerer     // nil: the kernel answers no SYNs
 	bequest  []*os.File    // the memory and the ring of those that another daemon had
 
 	lastRefusals *refusal.Ring
@@ -123,7 +124,10 @@ func newDaemon(c *config.Config, o Options, started time.Time) (*daemon, error) 
 	}
 	d.tables = table.New(d.now)
 	d.mirror = ipset.New(d.tables, d.now, o.Log)
-	d.tables.Watch(func(*table.Table, netip.Prefix) { d.withdraw() })
+	d.tables.Watch(func(t *table.Table, p netip.Prefix) {
+		d.listChange(t, p)
+		d.withdraw()
+	})
 	if _, err := d.setTables(c); err != nil {
 		return nil, err
 	}
@@ -273,7 +277,7 @@ func (d *daemon) end(ctx context.Context) error {
 		d.log.Info("handed over")
 		return nil
 	}
-	err := errors.Join(d.unhook(ctx), d.settle(), d.unpinPrograms())
+	err := errors.Join(d.unhook(ctx), d.settle(), d.unpinPrograms(), d.closeAnswerer())
 	d.log.Info("stopped")
 	return err
 }

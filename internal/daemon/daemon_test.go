@@ -181,7 +181,7 @@ func TestInterfaces(t *testing.T) {
 	if got := n.link(1); got.name != "lo" || got.mtu == 0 || !n.exists("lo") || n.exists("ol") {
 		t.Errorf("the first interface is %+v, want lo", got)
 	}
-	n.links = map[uint32]link{1: {"lo", 1}}
+	n.links = map[uint32]link{1: {name: "lo", mtu: 1}}
 	if n.refresh(); n.link(1).mtu == 1 {
 		t.Error("a change of MTU goes unnoticed")
 	}

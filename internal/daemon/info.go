@@ -35,7 +35,7 @@ func (d *daemon) syncookies() control.Syncookies {
 	total := d.engine.Total()
 	return control.Syncookies{
 		Mode: mode.String(), Active: mode == synproxy.CookiesAlways || mode == synproxy.CookiesAdaptive && total.On,
-		Sent: c.CookiesSent.Load(), Validated: c.CookiesValid.Load(), Invalid: c.CookiesInvalid.Load(),
+		Sent: c.CookiesSent.Load(), InKernel: c.CookiesInKernel.Load(), Validated: c.CookiesValid.Load(), Invalid: c.CookiesInvalid.Load(),
 		Pressure: d.pressure(&total),
 	}
 }

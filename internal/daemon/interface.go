@@ -10,6 +10,9 @@ import (
 type link struct {
 	name string
 	mtu  int // octets of an IP packet; 0: not known
+	// ethernet says whether its packets have such headers.
+	ethernet bool
+	outside  bool // packets can leave this machine by it
 }
 
 // interfaces knows the interfaces by their indexes, as packets name them. It is
@@ -20,6 +23,10 @@ type interfaces struct {
 	last  map[string]uint32 // the index that each name had last, of links that are there or not
 	moved map[uint32]uint32 // old indexes, and the new ones of links with the same names, which nobody has taken yet
 }
+
+// etherAddrLen is how many octets the hardware address of an interface has if it is one of
+// Ethernet; tunnels have none, or others.
+const etherAddrLen = 6
 
 // maxNames bounds the names that are remembered of interfaces that are not there.
 const maxNames = 4096
@@ -70,6 +77,22 @@ func (n *interfaces) exists(name string) bool {
 	return false
 }
 
+// sole is the index of the only interface by which packets can leave this machine, or 0.
+func (n *interfaces) sole() (index uint32) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	for i, l := range n.links {
+		switch {
+		case !l.outside:
+		case index != 0:
+			return 0
+		default:
+			index = i
+		}
+	}
+	return index
+}
+
 // refresh asks the kernel: an interface may have been renamed, or its MTU changed.
 // What the kernel does not tell stays as it was.
 func (n *interfaces) refresh() {
@@ -79,7 +102,8 @@ func (n *interfaces) refresh() {
 	}
 	links := make(map[uint32]link, len(list))
 	for _, i := range list {
-		links[uint32(i.Index)] = link{i.Name, i.MTU}
+		outside := i.Flags&net.FlagLoopback == 0 && i.Flags&net.FlagUp != 0
+		links[uint32(i.Index)] = link{i.Name, i.MTU, outside && len(i.HardwareAddr) == etherAddrLen, outside}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -22,20 +22,20 @@ func TestMovedInterfaces(t *testing.T) {
 			t.Errorf("%s: moved %s, want %s", what, got, want)
 		}
 	}
-	expect("at first", map[uint32]link{1: {"lo", 0}, 2: {"eth0", 0}}, "map[]")
-	expect("gone", map[uint32]link{1: {"lo", 0}}, "map[]")
-	expect("made anew", map[uint32]link{1: {"lo", 0}, 7: {"eth0", 0}}, "map[2:7]")
-	expect("renamed", map[uint32]link{1: {"lo", 0}, 7: {"wan", 0}}, "map[]")
-	expect("another of the old name", map[uint32]link{1: {"lo", 0}, 7: {"wan", 0}, 8: {"eth0", 0}}, "map[]")
-	expect("both made anew at once", map[uint32]link{1: {"lo", 0}, 9: {"wan", 0}, 10: {"eth0", 0}}, "map[7:9 8:10]")
-	many := map[uint32]link{1: {"lo", 0}}
+	expect("at first", map[uint32]link{1: {name: "lo"}, 2: {name: "eth0"}}, "map[]")
+	expect("gone", map[uint32]link{1: {name: "lo"}}, "map[]")
+	expect("made anew", map[uint32]link{1: {name: "lo"}, 7: {name: "eth0"}}, "map[2:7]")
+	expect("renamed", map[uint32]link{1: {name: "lo"}, 7: {name: "wan"}}, "map[]")
+	expect("another of the old name", map[uint32]link{1: {name: "lo"}, 7: {name: "wan"}, 8: {name: "eth0"}}, "map[]")
+	expect("both made anew at once", map[uint32]link{1: {name: "lo"}, 9: {name: "wan"}, 10: {name: "eth0"}}, "map[7:9 8:10]")
+	many := map[uint32]link{1: {name: "lo"}}
 	for i := range uint32(3 * maxNames) {
-		many[20+i] = link{fmt.Sprint("veth", i), 0}
+		many[20+i] = link{name: fmt.Sprint("veth", i)}
 	}
 	for range 3 {
 		n.become(many)
 	}
-	n.become(map[uint32]link{1: {"lo", 0}})
+	n.become(map[uint32]link{1: {name: "lo"}})
 	if len(n.last) > 1 {
 		t.Errorf("%d names are remembered", len(n.last))
 	}

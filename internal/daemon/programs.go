@@ -23,6 +23,9 @@ func (d *daemon) openPrograms() {
 	}
 	d.programs = p
 	d.engine.SetGrants(p.Grants)
+	if err := d.openAnswerer(); err != nil {
+		d.log.Info("each SYN waits for user space under a flood, too: no program of BPF that answers", "err", err)
+	}
 }
 
 func (d *daemon) tellNoPrograms(err error) {

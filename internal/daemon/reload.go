@@ -56,10 +56,12 @@ func (d *daemon) reload(ctx context.Context) (*config.Config, error) {
 		return nil, err
 	}
 	d.finishing, d.reloaded = finishing, d.now()
-	d.copies.take() // what the kernel let pass by the old rules
+	d.copies.take()                    // what the kernel let pass by the old rules
+	d.engine.Answering(d.now(), false) // until it is listed whom the new rules name
 	d.engine.Reload(d.now(), d.engineConfig(c))
 	d.withdraw()
 	d.config.Store(c)
+	d.relist()
 	d.retainTables(ctx, hooks.Tables(c.Rules))
 	d.refreshBacklogs()
 	d.warnInterfaces()

@@ -61,6 +61,7 @@ func (t *ticker) turn(turn int) {
 	t.flush()
 	t.tables.Sweep(t.now())
 	t.engine.Switches(t.logSwitch)
+	t.answerOn()
 	if turn%lookInterval == 0 {
 		t.lookAtLinks()
 		t.refreshBacklogs()

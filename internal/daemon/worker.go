@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -191,8 +192,8 @@ func (w *worker) decode(m *nfq.Message) packet.Reason {
 	return r
 }
 
-// clampMSS has a side say of itself that it can take no more than fits the MTU of
-// the interface its packet came in by: what the other side is told bounds what
+// clampMSS has a side say of itself that it can take no more than the interface its packet
+// came in by has room for, as the packet says then: what the other side is told bounds what
 // will leave by that interface. An MTU of 0 is not known.
 func clampMSS(p *packet.Packet, mtu int) {
 	const headers4, headers6 = 40, 60 // of IP and TCP without options (RFC 6691 section 2)
@@ -200,9 +201,11 @@ func clampMSS(p *packet.Packet, mtu int) {
 	if p.Is4() {
 		room = mtu - headers4
 	}
-	if room > 0 && int(p.Options.MSS) > room {
-		p.Options.MSS = uint16(room)
+	if room <= 0 {
+		return
 	}
+	p.InRoom = uint16(min(room, math.MaxUint16))
+	p.Options.MSS = min(p.Options.MSS, p.InRoom)
 }
 
 // logDrop tells of refusals, and with --debug of every dropped packet; the

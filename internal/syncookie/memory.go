@@ -34,7 +34,8 @@ type Memory struct {
 type Header struct {
 	Keys  [2][2]atomic.Uint64 // of cookies: the newer one, and one that no new cookie is made with
 	Newer atomic.Uint32       // which is which
-	_     [28]byte
+	Sole  atomic.Uint32       // index of the only interface by which anything can leave this machine; 0: there are more
+	_     [24]byte
 }
 
 // Service is a server's port as clients reach it by one interface, a line of memory. All

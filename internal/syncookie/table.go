@@ -41,6 +41,10 @@ func newTable(h *Header, services []Service, cells []atomic.Uint32, seed uint64)
 	return &Table{header: h, services: services, cells: cells, bits: bits.Len(uint(len(cells) - 1)), seed: seed}
 }
 
+// SetSole tells of the only interface by which anything can leave this machine, by its index;
+// 0: there is none, or more than one.
+func (t *Table) SetSole(ifindex uint32) { t.header.Sole.Store(ifindex) }
+
 // Len is how many places there are for services.
 func (t *Table) Len() int { return len(t.services) }
 
