@@ -19,6 +19,7 @@ func (d *daemon) info(_ context.Context, _ json.RawMessage, send func(any) error
 	if err != nil {
 		return fmt.Errorf("info: %w", err)
 	}
+	d.engine.CountAnswers(d.now())
 	limits := d.config.Load().Limits
 	return send(&control.Info{
 		Status: "enabled", Uptime: time.Since(d.started).Seconds(), Goroutines: runtime.NumGoroutine(), Counters: d.counters(), Losses: losses, Limits: d.limitCounters(),

@@ -182,20 +182,17 @@ func (e *Engine) answersOn(s *service) bool {
 // tellsSourcesApart says whether the rule's sources are none that syncookie takes for one.
 func (x *entry) tellsSourcesApart() bool { return x.SourcePrefixV4 == 32 && x.SourcePrefixV6 >= 64 }
 
-// putOffAnswers counts what the kernel has answered, and lets it go on where it may.
+// putOffAnswers lets the kernel go on to answer where it may.
 func (e *Engine) putOffAnswers(now time.Duration) {
 	a := e.answers
 	if a == nil {
 		return
 	}
+	e.CountAnswers(now)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range a.services {
 		s := &a.services[i]
-		if s.rule == nil {
-			continue
-		}
-		e.countAnswers(s, a.table.Answered(i), now)
 		if !s.live {
 			continue
 		}
@@ -203,6 +200,21 @@ func (e *Engine) putOffAnswers(now time.Duration) {
 			a.table.Until(i, now+answerLife+a.ahead)
 		} else {
 			a.end(i, now)
+		}
+	}
+}
+
+// CountAnswers counts what the kernel has answered, so that all counters have it.
+func (e *Engine) CountAnswers(now time.Duration) {
+	a := e.answers
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.services {
+		if s := &a.services[i]; s.rule != nil {
+			e.countAnswers(s, a.table.Answered(i), now)
 		}
 	}
 }

@@ -1,0 +1,136 @@
+package integration
+
+import (
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"nfqfw/internal/control"
+)
+
+// answerConfig is a rule behind SYN cookies, and a table of which everybody is blocked.
+var answerConfig = webConfig("cookies", 2) + `
+[table.abusers]
+[[rule]]
+from = ["<abusers>"]
+action = "block"
+refuse = "reset"
+`
+
+// Strangers' SYNs are answered in the kernel, with all that their server has; a client that
+// is known, or listed, is the engine's affair, and what limits and tables say holds.
+func TestAnswersInKernel(t *testing.T) {
+	under(t, "cookies", places, Families, func(t *testing.T, _ string, at place, f Family) {
+		g := guardWith(t, answerConfig, at, f, AcceptOptions{Echo: true})
+		g.letAnswer()
+		before := g.answeredInKernel()
+		const strangers = 20
+		var pairs []pair
+		for i := range strangers {
+			p := g.gets(10+i, 1)[0]
+			exchange(t, p.client, 1<<16)
+			pairs = append(pairs, p)
+		}
+		if n := g.answeredInKernel() - before; n < strangers {
+			t.Errorf("%d of %d were answered in the kernel", n, strangers)
+		}
+		for _, n := range []*Namespace{g.lab.Client, g.server()} {
+			g.expectOptions(n, strangers, "ts sack", "wscale:")
+			n.expectNoFault(t)
+		}
+		before = g.answeredInKernel()
+		g.gets(10, 1)
+		g.isRefused(10, "one of three, of two")
+		if _, err := g.fw.Command(g.ctx, "table", "abusers", "add", g.source(50).String()); err != nil {
+			t.Fatal(err)
+		}
+		g.isRefused(50, "listed")
+		if n := g.answeredInKernel() - before; n != 0 {
+			t.Errorf("%d SYNs of clients that are known, or listed, were answered in the kernel", n)
+		}
+		g.expectNoLosses()
+		runtime.KeepAlive(pairs) // not closed before they were looked at
+	})
+}
+
+// letAnswer waits until the kernel answers strangers.
+func (g *guarded) letAnswer() {
+	g.t.Helper()
+	g.teach(80)
+	wire, before, i := openWire(g.t, g.lab, g.family), g.answeredInKernel(), 0
+	err := Poll(g.ctx, func() bool {
+		g.sendStranger(wire, i)
+		i++
+		return g.answeredInKernel() > before
+	})
+	if err != nil {
+		g.t.Fatalf("the kernel answers nobody:\n%s", g.fw.Log())
+	}
+}
+
+func (g *guarded) sendStranger(wire *rawWire, i int) {
+	g.t.Helper()
+	p := rawPacket{src: netip.AddrPortFrom(AbsentAddr(g.family, i), 1024), dst: g.srv.Addr(), flags: flagSYN}
+	if err := wire.send(p.octets()); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *guarded) answeredInKernel() uint64 {
+	g.t.Helper()
+	return must[control.Info](g.t, "info")(g.fw.Info(g.ctx)).Syncookies.InKernel
+}
+
+// Nobody is answered any more when the daemon was killed.
+func TestAnswersEndWithTheDaemon(t *testing.T) {
+	under(t, "cookies", places, Families[:1], func(t *testing.T, _ string, at place, f Family) {
+		g := guardWith(t, answerConfig, at, f, AcceptOptions{Echo: true})
+		g.letAnswer()
+		if err := g.fw.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(pause)
+		heard := openCapture(t, g.lab)
+		g.sendStranger(openWire(t, g.lab, f), 7)
+		for end := time.Now().Add(pause); time.Now().Before(end); {
+			if h := heard.hear(); h != nil && h.src == g.srv.Addr() {
+				t.Errorf("the kernel answers, and there is no daemon: %+v", h.TCP)
+			}
+		}
+		if err := g.fw.Start(g.ctx); err != nil {
+			t.Fatal(err)
+		}
+		g.letAnswer()
+	})
+}
+
+// A server that does not forward is answered for in the kernel if its answers have no other
+// way than the one that SYNs come by.
+func TestAnswersOfAServer(t *testing.T) {
+	for _, f := range Families {
+		t.Run(f.String(), func(t *testing.T) {
+			g := guardWith(t, answerConfig, places[1], f, AcceptOptions{Echo: true})
+			script := func(lines ...string) {
+				for _, line := range lines {
+					if err := g.lab.Gateway.Feed(g.ctx, line, "sh"); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			script("for f in /proc/sys/net/ipv[46]/conf/*/forwarding; do echo 0 > $f; done")
+			g.teach(80)
+			wire := openWire(t, g.lab, f)
+			for i := range 20 {
+				g.sendStranger(wire, i)
+				time.Sleep(pause / 10)
+			}
+			if n := g.answeredInKernel(); n != 0 {
+				t.Errorf("%d were answered in the kernel, and answers may have another way", n)
+			}
+			script("ip link set eth1 down", "ip link set eth2 down")
+			g.letAnswer()
+			exchange(t, g.gets(10, 1)[0].client, 1<<16)
+		})
+	}
+}
