@@ -46,7 +46,8 @@ type State struct {
 	slot      bool   // of the source
 	admitted  bool
 	Doubted   bool    // its client may have heard the server's own timestamps, not translated ones
-	_         [8]byte // the next one begins with a line
+	Known     bool    // its source is one that the table's owner has told the kernel of, for it
+	_         [7]byte // the next one begins with a line
 }
 
 // Handshake is what has to be remembered of the handshakes, most of it by the

@@ -96,13 +96,14 @@ func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Sourc
 	if err != nil {
 		return false
 	}
-	e.seat(x, s, src, true)
+	x.seat(s, src, true)
 	if a.Age < max(x.limits.Rate.Window, x.limits.Track) {
 		s.Admit(&x.limits, now, true) // later than it was: a rate is held the longer
 	} else {
 		s.Resume(true, true)
 	}
 	x.release(s)
+	e.makeKnown(s, true)
 	if a.Doubtful {
 		s.Handshake.Asking, s.Handshake.Due = true, now
 		s.Handshake.Probe = e.probeNumber(s, seqnum.Value(now))
@@ -124,15 +125,15 @@ func (e *Engine) insertOpening(now time.Duration, x *entry, a *Adoption) bool {
 	if err != nil {
 		return false
 	}
-	e.seat(x, s, nil, false)
+	x.seat(s, nil, false)
 	e.press(s, now)
 	return true
 }
 
 // seat counts a state that is there already, whatever the limits. It is bound to its
 // source, if one is held for it.
-func (e *Engine) seat(x *entry, s *conntrack.State, src *conntrack.Source, admitted bool) {
-	e.countState(x, s, 1)
+func (x *entry) seat(s *conntrack.State, src *conntrack.Source, admitted bool) {
+	x.states.Add(1)
 	if src != nil {
 		s.Bind(src)
 	}

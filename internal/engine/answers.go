@@ -58,15 +58,27 @@ func (e *Engine) SetAnswers(t *syncookie.Table, ahead time.Duration) {
 func (e *Engine) countIn(i int) {
 	sh := e.table.LockShard(i)
 	defer sh.Unlock()
-	sh.Each(func(s *conntrack.State) { e.answers.table.Count(&s.Tuple.Src, 1) })
+	sh.Each(func(s *conntrack.State) { e.makeKnown(s, !isStranger(s)) })
 }
 
-// countState counts a state that was put into the table, or, with -1, removed.
-func (e *Engine) countState(x *entry, s *conntrack.State, n int) {
-	x.states.Add(int64(n))
-	if e.answers != nil {
-		e.answers.table.Count(&s.Tuple.Src, n)
+// makeKnown tells the kernel that the source of a state is known, or no more, for it.
+func (e *Engine) makeKnown(s *conntrack.State, known bool) {
+	if e.answers == nil || s.Known == known {
+		return
 	}
+	s.Known = known
+	n := -1
+	if known {
+		n = 1
+	}
+	e.answers.table.Count(&s.Tuple.Src, n)
+}
+
+// isStranger says whether nothing is known of the state's client but that somebody has sent
+// a SYN in its name, which was answered with a cookie: if it sends another, the answer is as
+// good in the kernel as here. A flood makes many such.
+func isStranger(s *conntrack.State) bool {
+	return s.Src.State == conntrack.ProxySrc && !s.Handshake.Held
 }
 
 // Answering says whether the kernel may answer: at first it may. It may not while it does

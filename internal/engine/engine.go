@@ -353,7 +353,7 @@ func (e *Engine) forget(sh *conntrack.Shard, s *conntrack.State) *conntrack.Sour
 		e.killed.Add(-1)
 	}
 	e.countLeaving(s, -1)
-	e.countState(e.ruleOf(s), s, -1)
+	e.ruleOf(s).states.Add(-1)
 	return sh.Remove(s)
 }
 
@@ -378,7 +378,7 @@ func (v *visit) insert(s *conntrack.State) bool {
 		v.note(v.rule, Refusal{Reason: packet.ReasonMemory, Count: limit, Limit: limit, Enforced: true})
 		return false
 	}
-	v.countState(v.rule, state, 1)
+	v.rule.states.Add(1)
 	v.rule.created.Add(1)
 	v.state = state
 	return true

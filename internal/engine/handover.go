@@ -274,7 +274,7 @@ func (e *Engine) Resumed() { e.sources.Restored() }
 // whether there was room.
 func (e *Engine) RestoreState(now time.Duration, saved *SavedState) bool {
 	s := saved.State
-	s.Pressing = false
+	s.Pressing, s.Known = false, false
 	x := e.ruleOf(&s)
 	var src *conntrack.Source
 	if saved.Admitted {
@@ -294,7 +294,7 @@ func (e *Engine) RestoreState(now time.Duration, saved *SavedState) bool {
 
 // place gives a restored state its place in all counts.
 func (e *Engine) place(sh *conntrack.Shard, s *conntrack.State, x *entry, src *conntrack.Source, saved *SavedState, now time.Duration) {
-	e.seat(x, s, src, saved.Admitted)
+	x.seat(s, src, saved.Admitted)
 	s.Resume(saved.Counts, saved.Admitted)
 	if s.Killed {
 		e.killed.Add(1)

@@ -133,6 +133,7 @@ func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told *packet.Optio
 	h.Tell(told)
 	h.ISN, h.Held = isn, false
 	h.Tries, h.Due = 1, now+synackRetries[0]
+	e.makeKnown(s, false)
 }
 
 // openCookie takes up a connection whose client repeated a cookie of ours, as

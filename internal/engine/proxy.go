@@ -108,7 +108,9 @@ func (v *visit) proveClient() {
 	proved := p.Flags&(packet.ACK|packet.SYN|packet.RST) == packet.ACK && p.Ack == h.ISN+1
 	expected := p.Seq == h.Client+1 || p.Seq == h.Client // its ACK, or a probe if that was lost
 	if !proved || !expected {
-		v.refuseOlder()
+		if !v.overtaken() {
+			v.refuseOlder()
+		}
 		return
 	}
 	if v.admit() != admitted {
@@ -120,6 +122,20 @@ func (v *visit) proveClient() {
 	v.clearOlder()
 	v.ask()
 	v.shard.Wait(v.state)
+}
+
+// overtaken begins anew, if the kernel has answered another SYN of the client's meanwhile, or
+// this one by a newer key, and the client repeats that cookie. It says whether it did.
+func (v *visit) overtaken() bool {
+	if v.answers == nil || v.p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
+		return false
+	}
+	if _, _, ok := v.repeats(); !ok {
+		return false
+	}
+	v.remove()
+	v.open()
+	return true
 }
 
 // clearOlder removes what the kernel still has of an older connection, which was

@@ -36,16 +36,26 @@ func (e *Engine) Recount() error {
 		}
 	}
 	reservers, reserved := e.grants.recount()
-	return errors.Join(e.table.Recount(reservers, nodes...), e.recountRules(set, reserved), e.answers.recount(e.table.Len()))
+	return errors.Join(e.table.Recount(reservers, nodes...), e.recountRules(set, reserved), e.recountKnown())
 }
 
-// recount holds what the kernel is told of sources to the number of states.
-func (a *answers) recount(states int) error {
-	if a == nil {
+// recountKnown holds what the kernel is told of sources to their states.
+func (e *Engine) recountKnown() error {
+	if e.answers == nil {
 		return nil
 	}
-	if n := a.table.Counts(); n != states {
-		return fmt.Errorf("%d states, and the kernel is told of %d", states, n)
+	known := 0
+	for i := range e.table.Shards() {
+		sh := e.table.LockShard(i)
+		sh.Each(func(s *conntrack.State) {
+			if !isStranger(s) {
+				known++
+			}
+		})
+		sh.Unlock()
+	}
+	if n := e.answers.table.Counts(); n != known {
+		return fmt.Errorf("%d states are of sources that are known, and the kernel is told of %d", known, n)
 	}
 	return nil
 }
