@@ -161,7 +161,8 @@ func (c *code) unlike(load asm.Instruction, at int16) {
 	c.add(load, asm.LoadMem(asm.R2, asm.RFP, at, asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, "no"))
 }
 
-// stranger goes on for a client that has no states, and that no rule or table names.
+// stranger goes on for a client that has no states, or few and none of this tuple, and that
+// no rule or table names.
 func (c *code) stranger(listed int) {
 	c.add(
 		asm.LoadMem(asm.R2, asm.RFP, keyAt, asm.DWord), asm.JNE.Imm(asm.R2, 0, "cell"),
@@ -171,11 +172,20 @@ func (c *code) stranger(listed int) {
 	c.add(
 		asm.LoadImm(asm.R1, int64(c.seed), asm.DWord), asm.Xor.Reg(asm.R1, asm.R2),
 		asm.LoadImm(asm.R2, packet.MixFactor-1<<64, asm.DWord), asm.Mul.Reg(asm.R1, asm.R2),
-		asm.RSh.Imm(asm.R1, 64-syncookie.CellBits), asm.LSh.Imm(asm.R1, 2),
-		asm.LoadMem(asm.R2, asm.RFP, memoryAt, asm.DWord), asm.Add.Reg(asm.R2, asm.R1),
-		asm.Add.Imm(asm.R2, int32(unsafe.Offsetof(syncookie.Memory{}.Cells))),
-		asm.LoadMem(asm.R1, asm.R2, 0, asm.Word), asm.JNE.Imm(asm.R1, 0, "no"),
-
+		asm.RSh.Imm(asm.R1, 64-syncookie.CellBits),
+	)
+	c.cell(unsafe.Offsetof(syncookie.Memory{}.Sources))
+	c.add(
+		asm.JEq.Imm(asm.R1, 0, "unknown"),
+		asm.LoadMem(asm.R2, asm.R7, int16(unsafe.Offsetof(syncookie.Service{}.Few)), asm.Word), asm.JGT.Reg(asm.R1, asm.R2, "no"),
+		asm.LoadMem(asm.R1, asm.RFP, tcpAt, asm.Word), asm.StoreMem(asm.RFP, portsAt, asm.R1, asm.DWord),
+	)
+	c.mixWords(keyAt, keyAt+8, keyAt+16, keyAt+24, portsAt)
+	c.add(asm.And.Imm(asm.R1, syncookie.Cells-1))
+	c.cell(unsafe.Offsetof(syncookie.Memory{}.Tuples))
+	c.add(asm.JNE.Imm(asm.R1, 0, "no"))
+	c.label = "unknown"
+	c.add(
 		asm.Mov.Imm(asm.R1, 128), asm.StoreMem(asm.RFP, listedAt, asm.R1, asm.Word),
 		asm.LoadMem(asm.R1, asm.RFP, keyAt, asm.DWord), asm.StoreMem(asm.RFP, listedAt+4, asm.R1, asm.DWord),
 		asm.LoadMem(asm.R1, asm.RFP, keyAt+8, asm.DWord), asm.StoreMem(asm.RFP, listedAt+12, asm.R1, asm.DWord),
@@ -183,6 +193,15 @@ func (c *code) stranger(listed int) {
 		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, listedAt),
 		asm.FnMapLookupElem.Call(),
 		asm.JNE.Imm(asm.R0, 0, "no"),
+	)
+}
+
+// cell puts the count with the number in R1, of an array of the memory, into R1.
+func (c *code) cell(array uintptr) {
+	c.add(
+		asm.LSh.Imm(asm.R1, 2),
+		asm.LoadMem(asm.R2, asm.RFP, memoryAt, asm.DWord), asm.Add.Reg(asm.R2, asm.R1), asm.Add.Imm(asm.R2, int32(array)),
+		asm.LoadMem(asm.R1, asm.R2, 0, asm.Word),
 	)
 }
 

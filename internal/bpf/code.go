@@ -101,10 +101,17 @@ func (c *code) mix(port, word int16, words ...int16) {
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, port, asm.Half),
 		asm.StoreMem(asm.RFP, word, asm.R1, asm.DWord),
+	)
+	c.mixWords(append(words, word)...)
+}
+
+// mixWords hashes double words of the frame into R1.
+func (c *code) mixWords(words ...int16) {
+	c.add(
 		asm.LoadImm(asm.R1, int64(c.seed), asm.DWord),
 		asm.LoadImm(asm.R3, packet.MixFactor-1<<64, asm.DWord),
 	)
-	for _, word := range append(words, word) {
+	for _, word := range words {
 		c.add(
 			asm.LoadMem(asm.R2, asm.RFP, word, asm.DWord),
 			asm.Xor.Reg(asm.R1, asm.R2), asm.Mul.Reg(asm.R1, asm.R3),

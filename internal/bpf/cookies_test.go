@@ -76,7 +76,7 @@ func TestAnswersAsTheEngineDoes(t *testing.T) {
 	jar := cookie.NewJar(keys[0], keys[1])
 	c.Table.SetKeys(jar.Keys())
 	decoder := wire.NewDecoder()
-	counts := make(map[packet.Addr]int)
+	var counted []packet.Tuple
 	var answered, left, fewer int
 	for range 50_000 {
 		s := someSYN(r)
@@ -86,16 +86,13 @@ func TestAnswersAsTheEngineDoes(t *testing.T) {
 			c.Table.Until(i, Now()+time.Duration(r.IntN(3)-1)*time.Hour)
 		case 1:
 			server := someOptions(r)
-			c.Table.Put(i, &s.Tuple, loopback+uint32(r.IntN(8))/7, &server, uint16(r.IntN(3)*600))
+			c.Table.Put(i, &s.Tuple, loopback+uint32(r.IntN(8))/7, &server, uint16(r.IntN(3)*600), uint32(r.IntN(4)))
 		case 2:
-			if n := counts[s.Src]; n > 0 {
-				c.Table.Count(&s.Src, -n)
-			} else if r.IntN(4) == 0 {
-				counts[s.Src] = 1 + r.IntN(3)
-				c.Table.Count(&s.Src, counts[s.Src])
-				break
+			c.Table.Count(&s.Tuple, 1)
+			if counted = append(counted, s.Tuple); len(counted) > r.IntN(8) {
+				c.Table.Count(&counted[0], -1)
+				counted = counted[1:]
 			}
-			delete(counts, s.Src)
 		case 3:
 			jar.Rotate(cookie.Key{r.Uint64(), r.Uint64()})
 			c.Table.SetKeys(jar.Keys())
@@ -185,7 +182,7 @@ func TestListed(t *testing.T) {
 	} {
 		s := packet.Segment{Tuple: tuple(tt.client, tt.server), Flags: packet.SYN}
 		i := c.Table.Index(&s.Tuple, loopback)
-		c.Table.Put(i, &s.Tuple, loopback, &packet.Options{MSS: 1460}, 0)
+		c.Table.Put(i, &s.Tuple, loopback, &packet.Options{MSS: 1460}, 0, 0)
 		c.Table.Until(i, Now()+time.Hour)
 		list := netip.MustParsePrefix(tt.list)
 		for _, step := range []struct {

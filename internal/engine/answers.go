@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,7 +72,7 @@ func (e *Engine) makeKnown(s *conntrack.State, known bool) {
 	if known {
 		n = 1
 	}
-	e.answers.table.Count(&s.Tuple.Src, n)
+	e.answers.table.Count(&s.Tuple, n)
 }
 
 // isStranger says whether nothing is known of the state's client but that somebody has sent
@@ -156,7 +157,7 @@ func (v *visit) letAnswer(server *packet.Options) {
 	}
 	if !same {
 		told := v.told(&v.p.Tuple, &anything, server, true)
-		a.table.Put(i, &v.p.Tuple, v.p.InDev, &told, v.p.InRoom)
+		a.table.Put(i, &v.p.Tuple, v.p.InDev, &told, v.p.InRoom, v.rule.few())
 	}
 	*s = next
 	a.count.Add(1)
@@ -189,6 +190,21 @@ func (e *Engine) answersOn(s *service) bool {
 		return false
 	}
 	return x.tellsSourcesApart()
+}
+
+// few is how many states a source may have and surely be within all limits of the rule: they
+// are all that it has, and a rate is of those as well that it has no more.
+func (x *entry) few() uint32 {
+	l, few := &x.limits, uint32(math.MaxUint32)
+	if l.Rate.Count > 0 {
+		return 0
+	}
+	for _, limit := range []uint32{l.Conns, l.States} {
+		if limit > 0 {
+			few = min(few, limit-1)
+		}
+	}
+	return few
 }
 
 // tellsSourcesApart says whether the rule's sources are none that syncookie takes for one.

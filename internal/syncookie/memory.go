@@ -11,8 +11,8 @@ const (
 	// Services is how many services there is room for: a power of two. A new one whose
 	// hash is that of another has to wait for its room.
 	Services = 1 << ServiceBits
-	// Cells is how many counts of sources there are: a power of two. Sources with the same
-	// hash share one, so that a stranger may be taken for a source that is known.
+	// Cells is how many counts of sources there are, and of tuples: a power of two. Those with
+	// the same hash share one, so that a stranger may be taken for a source that is known.
 	Cells = 1 << CellBits
 
 	// ServiceBits and CellBits are the bits of their numbers.
@@ -27,7 +27,8 @@ const Rest = time.Second
 type Memory struct {
 	Header
 	Services [Services]Service
-	Cells    [Cells]atomic.Uint32 // how many states the sources have whose cell it is
+	Sources  [Cells]atomic.Uint32 // how many states the sources have whose cell it is,
+	Tuples   [Cells]atomic.Uint32 // and how many are of tuples whose cell it is
 }
 
 // Header is of the size of a service.
@@ -48,7 +49,7 @@ type Service struct {
 	WScale uint8           // that it is told
 	MSS    uint16          // that it is told
 	Room   uint16          // the largest MSS of a client's that is believed
-	_      [4]byte
+	Few    uint32          // states that a source may have and be answered
 
 	Until    atomic.Uint64 // answered for before that, by CLOCK_MONOTONIC, in ns
 	Answered atomic.Uint64 // SYNs

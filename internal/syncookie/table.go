@@ -11,34 +11,36 @@ import (
 )
 
 // Table is the engine's view of the memory. Nobody but the kernel may use a service beside
-// its caller; Count, Counted and SetKeys are safe for concurrent use.
+// its caller; Count and SetKeys are safe for concurrent use.
 type Table struct {
 	header   *Header
 	services []Service
-	cells    []atomic.Uint32
+	sources  []atomic.Uint32
+	tuples   []atomic.Uint32
 	bits     int // of a cell's number
 	seed     uint64
 }
 
 // New makes a table of memory that a kernel reads, and in which there is no service.
 func New(m *Memory, seed uint64) *Table {
-	return newTable(&m.Header, m.Services[:], m.Cells[:], seed)
+	return newTable(&m.Header, m.Services[:], m.Sources[:], m.Tuples[:], seed)
 }
 
 // NewModel makes a table that no kernel reads, of memory that is zero.
 func NewModel(m *Model, seed uint64) *Table {
-	return newTable(&m.Header, m.services[:], m.cells[:], seed)
+	return newTable(&m.Header, m.services[:], m.sources[:], m.tuples[:], seed)
 }
 
 // Model is memory that no kernel reads, and that is quickly made zero.
 type Model struct {
 	Header
 	services [16]Service
-	cells    [64]atomic.Uint32
+	sources  [64]atomic.Uint32
+	tuples   [64]atomic.Uint32
 }
 
-func newTable(h *Header, services []Service, cells []atomic.Uint32, seed uint64) *Table {
-	return &Table{header: h, services: services, cells: cells, bits: bits.Len(uint(len(cells) - 1)), seed: seed}
+func newTable(h *Header, services []Service, sources, tuples []atomic.Uint32, seed uint64) *Table {
+	return &Table{header: h, services: services, sources: sources, tuples: tuples, bits: bits.Len(uint(len(sources) - 1)), seed: seed}
 }
 
 // SetSole tells of the only interface by which anything can leave this machine, by its index;
@@ -78,11 +80,12 @@ func (t *Table) Index(to *packet.Tuple, inDev uint32) int {
 
 // Put makes a place that of a service: not before Rest has passed since it was answered for
 // by another. Server are the options that clients are told, as far as they have them too, and
-// room is the largest MSS that the interface has room for; 0: that is not known.
-func (t *Table) Put(i int, to *packet.Tuple, inDev uint32, server *packet.Options, room uint16) {
+// room is the largest MSS that the interface has room for; 0: that is not known. Who has more
+// than a few states is not answered.
+func (t *Table) Put(i int, to *packet.Tuple, inDev uint32, server *packet.Options, room uint16, few uint32) {
 	s := &t.services[i]
 	s.Server, s.Port, s.InDev = to.Dst, packet.WirePortOf(to.DstPort), inDev
-	s.MSS, s.WScale, s.Has = server.MSS, server.WScale, 0
+	s.MSS, s.WScale, s.Has, s.Few = server.MSS, server.WScale, 0, few
 	if s.Room = room; room == 0 {
 		s.Room = math.MaxUint16
 	}
@@ -102,26 +105,33 @@ func (t *Table) Until(i int, at time.Duration) { t.services[i].Until.Store(uint6
 // Answered is how many SYNs of the place were answered so far.
 func (t *Table) Answered(i int) uint64 { return t.services[i].Answered.Load() }
 
-// Count says that a source has n states more.
-func (t *Table) Count(source *packet.Addr, n int) { t.cell(source).Add(uint32(int32(n))) }
+// Count says that there are n states more of a tuple, from the side of its client.
+func (t *Table) Count(of *packet.Tuple, n int) {
+	t.source(&of.Src).Add(uint32(int32(n)))
+	t.tuple(of).Add(uint32(int32(n)))
+}
 
 // Counts is how many states there are of all sources.
 func (t *Table) Counts() (n int) {
-	for i := range t.cells {
-		n += int(t.cells[i].Load())
+	for i := range t.sources {
+		n += int(t.sources[i].Load())
 	}
 	return n
 }
 
-// Counted says whether a source is taken for one that has states.
-func (t *Table) Counted(source *packet.Addr) bool { return t.cell(source).Load() != 0 }
+// counted says whether the tuple's client is taken for one that has more than a few states,
+// or one of this tuple.
+func (t *Table) counted(of *packet.Tuple, few uint32) bool {
+	n := t.source(&of.Src).Load()
+	return n > few || n > 0 && t.tuple(of).Load() > 0
+}
 
 // Answer does in Go what the kernel's program does with the SYN of a client that no rule
 // and no table names: it says whether it is answered, and what the client is told. The two
 // are held together by a test; the simulation has this one for its kernel.
 func (t *Table) Answer(now time.Duration, p *packet.Packet) (told packet.Options, ok bool) {
 	s := &t.services[t.Index(&p.Tuple, p.InDev)]
-	if p.OpensFast() || p.Flags&^(packet.ECE|packet.CWR) != packet.SYN || t.Counted(&p.Src) {
+	if p.OpensFast() || p.Flags&^(packet.ECE|packet.CWR) != packet.SYN || t.counted(&p.Tuple, s.Few) {
 		return told, false
 	}
 	if s.Server != p.Dst || s.Port != packet.WirePortOf(p.DstPort) || s.InDev != p.InDev || uint64(now) >= s.Until.Load() {
@@ -140,15 +150,23 @@ func (t *Table) Answer(now time.Duration, p *packet.Packet) (told packet.Options
 	return told, true
 }
 
-// cell is the count of a source: an IPv4 address, or the first half of one of IPv6, as
+// source is the count of a source: an IPv4 address, or the first half of one of IPv6, as
 // sources are told apart by default.
-func (t *Table) cell(source *packet.Addr) *atomic.Uint32 {
+func (t *Table) source(source *packet.Addr) *atomic.Uint32 {
 	word, second := source.Words()
 	if word == 0 {
 		word = second
 	}
-	return &t.cells[(word^t.seed)*packet.MixFactor>>(64-t.bits)]
+	return &t.sources[(word^t.seed)*packet.MixFactor>>(64-t.bits)]
 }
 
 // RoomOf is the largest MSS that is believed at a place.
 func (t *Table) RoomOf(i int) uint16 { return t.services[i].Room }
+
+// tuple is the count of a tuple.
+func (t *Table) tuple(of *packet.Tuple) *atomic.Uint32 {
+	s0, s1 := of.Src.Words()
+	d0, d1 := of.Dst.Words()
+	ports := packet.WirePortOf(of.SrcPort).Word() | packet.WirePortOf(of.DstPort).Word()<<16
+	return &t.tuples[packet.Mix(t.seed, s0, s1, d0, d1, ports)&uint64(len(t.tuples)-1)]
+}
