@@ -21,6 +21,8 @@ const (
 // answerer has the kernel answer SYNs on the interfaces where the engine lets it, and knows
 // whom rules and tables name. It is safe for concurrent use.
 type answerer struct {
+	begun chan struct{} // has room for one: there is an interface to attach to
+
 	mu      sync.Mutex
 	cookies *bpf.Cookies
 	used    map[uint32]time.Duration // when the engine last let it, of interfaces that it was attached to, or could not be
@@ -36,7 +38,7 @@ func (d *daemon) openAnswerer() error {
 	if err != nil {
 		return err
 	}
-	d.answerer = &answerer{cookies: c, used: make(map[uint32]time.Duration), listed: make(map[netip.Prefix]uint64)}
+	d.answerer = &answerer{begun: make(chan struct{}, 1), cookies: c, used: make(map[uint32]time.Duration), listed: make(map[netip.Prefix]uint64)}
 	d.engine.SetAnswers(c.Table, bpf.Now()-d.now())
 	d.relist()
 	return nil
@@ -158,6 +160,25 @@ func (d *daemon) answerOn() {
 	if again {
 		d.relist()
 	}
+}
+
+// tellBegun has the ticker look where the kernel is to answer, if that is news.
+func (d *daemon) tellBegun() {
+	if !d.engine.AnswersBegun() {
+		return
+	}
+	select {
+	case d.answerer.begun <- struct{}{}:
+	default: // it will be seen
+	}
+}
+
+// answersBegun is where tellBegun is heard.
+func (d *daemon) answersBegun() <-chan struct{} {
+	if d.answerer == nil {
+		return nil
+	}
+	return d.answerer.begun
 }
 
 // use attaches the program to an interface, unless it is, or could not be a while ago.

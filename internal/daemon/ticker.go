@@ -46,6 +46,8 @@ func (t *ticker) run(ctx context.Context) error {
 			return t.close()
 		case <-t.links.changed:
 			t.change(t.lookAtLinks)
+		case <-t.answersBegun():
+			t.change(t.answerOn)
 		case <-clock.C:
 			t.change(func() { t.turn(turn) })
 			turn++

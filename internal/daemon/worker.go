@@ -173,6 +173,7 @@ func (w *worker) look() {
 func (w *worker) Flush() {
 	w.looked = false
 	w.flush()
+	w.tellBegun()
 	w.rest()
 }
 

@@ -25,6 +25,7 @@ type answers struct {
 	ahead time.Duration // by how much the kernel's clock is ahead of the engine's time
 	count atomic.Int64  // of those that are answered for
 	next  atomic.Int64  // the time before which nobody looks, a time.Duration
+	begun atomic.Bool   // there are new ones, of which nobody was told
 
 	mu       sync.Mutex
 	off      bool
@@ -162,6 +163,13 @@ func (v *visit) letAnswer(server *packet.Options) {
 	*s = next
 	a.count.Add(1)
 	a.table.Until(i, v.now+answerLife+a.ahead)
+	a.begun.Store(true)
+}
+
+// AnswersBegun says whether there are new services that the kernel answers for since it was
+// last asked.
+func (e *Engine) AnswersBegun() bool {
+	return e.answers != nil && e.answers.begun.Load() && e.answers.begun.Swap(false)
 }
 
 // anything are the options of a client that has all of them.
