@@ -17,10 +17,10 @@ import (
 const (
 	deviceAt = -152 // the interface
 	countAt  = -160 // the length of the client's TCP header
-	memoryAt = -168 // where the memory is
+	headerOf = -168 // where the header of the services is in memory
 	tcpOffAt = -176 // where the TCP header is in the packet
 
-	// The client's options, and then those it is told: 1 or 0, and what they say.
+	// The client's options: 0 or not, and what they say; and then those it is told: 1 or 0.
 	mssAt        = -184
 	hasSACKAt    = -192
 	hasWScaleAt  = -200
@@ -36,6 +36,7 @@ const (
 	etherAt      = -408
 	newEtherAt   = -424
 	ipAt         = -464
+	secretAt     = -480     // the key of the cookie
 	routeAt      = newTCPAt // before that is written
 	maxTCP       = 60
 	etherLen     = 14
@@ -68,8 +69,8 @@ const (
 
 // answering are the maps of the program that answers, by their descriptors, and the seed.
 type answering struct {
-	memory, listed int
-	seed           uint64
+	services, cells, listed int
+	seed                    uint64
 }
 
 // answers is the program that answers a SYN with a cookie, as the engine would: it makes the
@@ -81,8 +82,8 @@ func answers(a answering) asm.Instructions {
 	c.expected()
 	c.parse()
 	c.opens()
-	c.service(a.memory)
-	c.stranger(a.listed)
+	c.service(a.services)
+	c.stranger(a.cells, a.listed)
 	c.route()
 	c.optionsOfSYN()
 	c.tell()
@@ -130,20 +131,16 @@ func (c *code) opens() {
 }
 
 // service puts the service of the packet into R7, if it is answered for now.
-func (c *code) service(memory int) {
+func (c *code) service(services int) {
 	field := func(offset uintptr) int16 { return int16(offset) }
 	var s syncookie.Service
 	c.add(
 		asm.LoadMem(asm.R1, asm.R6, skbIfindex, asm.Word), asm.StoreMem(asm.RFP, deviceAt, asm.R1, asm.DWord),
-		asm.Mov.Imm(asm.R1, 0),
 	)
-	c.element(memory, "no")
-	c.add(asm.Mov.Reg(asm.R7, asm.R0), asm.StoreMem(asm.RFP, memoryAt, asm.R0, asm.DWord))
 	c.mix(tcpAt+2, portAt, keyAt+16, keyAt+24, deviceAt)
-	c.add(
-		asm.And.Imm(asm.R1, syncookie.Services-1), asm.Mul.Imm(asm.R1, int32(unsafe.Sizeof(s))),
-		asm.Add.Reg(asm.R7, asm.R1), asm.Add.Imm(asm.R7, int32(unsafe.Offsetof(syncookie.Memory{}.Services))),
-	)
+	c.add(asm.And.Imm(asm.R1, syncookie.Services-1))
+	c.element(services, "no")
+	c.add(asm.Mov.Reg(asm.R7, asm.R0))
 	for i := int16(0); i < 16; i += 8 {
 		c.unlike(asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), keyAt+16+i)
 	}
@@ -153,7 +150,10 @@ func (c *code) service(memory int) {
 		asm.FnKtimeGetNs.Call(),
 		asm.LoadMem(asm.R1, asm.R7, field(unsafe.Offsetof(s.Until)), asm.DWord),
 		asm.JGE.Reg(asm.R0, asm.R1, "no"),
+		asm.Mov.Imm(asm.R1, syncookie.Services),
 	)
+	c.element(services, "no")
+	c.add(asm.StoreMem(asm.RFP, headerOf, asm.R0, asm.DWord))
 }
 
 // unlike says no unless what is loaded into R1 is a double word of the frame.
@@ -163,7 +163,7 @@ func (c *code) unlike(load asm.Instruction, at int16) {
 
 // stranger goes on for a client that has no states, or few and none of this tuple, and that
 // no rule or table names.
-func (c *code) stranger(listed int) {
+func (c *code) stranger(cells, listed int) {
 	c.add(
 		asm.LoadMem(asm.R2, asm.RFP, keyAt, asm.DWord), asm.JNE.Imm(asm.R2, 0, "cell"),
 		asm.LoadMem(asm.R2, asm.RFP, keyAt+8, asm.DWord),
@@ -174,16 +174,17 @@ func (c *code) stranger(listed int) {
 		asm.LoadImm(asm.R2, packet.MixFactor-1<<64, asm.DWord), asm.Mul.Reg(asm.R1, asm.R2),
 		asm.RSh.Imm(asm.R1, 64-syncookie.CellBits),
 	)
-	c.cell(unsafe.Offsetof(syncookie.Memory{}.Sources))
+	c.element(cells, "no")
 	c.add(
+		asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(syncookie.Cell{}.Source)), asm.Word),
 		asm.JEq.Imm(asm.R1, 0, "unknown"),
 		asm.LoadMem(asm.R2, asm.R7, int16(unsafe.Offsetof(syncookie.Service{}.Few)), asm.Word), asm.JGT.Reg(asm.R1, asm.R2, "no"),
 		asm.LoadMem(asm.R1, asm.RFP, tcpAt, asm.Word), asm.StoreMem(asm.RFP, portsAt, asm.R1, asm.DWord),
 	)
 	c.mixWords(keyAt, keyAt+8, keyAt+16, keyAt+24, portsAt)
 	c.add(asm.And.Imm(asm.R1, syncookie.Cells-1))
-	c.cell(unsafe.Offsetof(syncookie.Memory{}.Tuples))
-	c.add(asm.JNE.Imm(asm.R1, 0, "no"))
+	c.element(cells, "no")
+	c.add(asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(syncookie.Cell{}.Tuple)), asm.Word), asm.JNE.Imm(asm.R1, 0, "no"))
 	c.label = "unknown"
 	c.add(
 		asm.Mov.Imm(asm.R1, 128), asm.StoreMem(asm.RFP, listedAt, asm.R1, asm.Word),
@@ -193,15 +194,6 @@ func (c *code) stranger(listed int) {
 		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, listedAt),
 		asm.FnMapLookupElem.Call(),
 		asm.JNE.Imm(asm.R0, 0, "no"),
-	)
-}
-
-// cell puts the count with the number in R1, of an array of the memory, into R1.
-func (c *code) cell(array uintptr) {
-	c.add(
-		asm.LSh.Imm(asm.R1, 2),
-		asm.LoadMem(asm.R2, asm.RFP, memoryAt, asm.DWord), asm.Add.Reg(asm.R2, asm.R1), asm.Add.Imm(asm.R2, int32(array)),
-		asm.LoadMem(asm.R1, asm.R2, 0, asm.Word),
 	)
 }
 
@@ -256,7 +248,7 @@ func (c *code) route() {
 		asm.FnFibLookup.Call(),
 		asm.LoadMem(asm.R1, asm.RFP, routeAt+fibIfindex, asm.Word),
 		asm.JEq.Imm(asm.R0, 0, "routed"), asm.JNE.Imm(asm.R0, fibForwardingDisabled, "no"),
-		asm.LoadMem(asm.R1, asm.RFP, memoryAt, asm.DWord),
+		asm.LoadMem(asm.R1, asm.RFP, headerOf, asm.DWord),
 		asm.LoadMem(asm.R1, asm.R1, int16(unsafe.Offsetof(syncookie.Header{}.Sole)), asm.Word),
 	)
 	c.label = "routed"
@@ -265,7 +257,10 @@ func (c *code) route() {
 
 // optionsOfSYN reads the client's options, from R9 to R8, as the decoder in Go does.
 func (c *code) optionsOfSYN() {
-	c.add(asm.Mov.Imm(asm.R1, 0))
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, headerOf, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, int16(unsafe.Offsetof(syncookie.Header{}.Zero)), asm.DWord),
+	)
 	for _, at := range []int16{mssAt, hasSACKAt, hasWScaleAt, wscaleAt, hasStampAt, stampAt} {
 		c.add(asm.StoreMem(asm.RFP, at, asm.R1, asm.DWord))
 	}
@@ -318,15 +313,24 @@ func (c *code) optionOfSYN() {
 	c.label = label("scales")
 	c.add(
 		asm.StoreMem(asm.RFP, wscaleAt, asm.R1, asm.DWord),
-		asm.Mov.Imm(asm.R1, 1), asm.StoreMem(asm.RFP, hasWScaleAt, asm.R1, asm.DWord), asm.Ja.Label(next),
 	)
+	c.has(hasWScaleAt)
+	c.add(asm.Ja.Label(next))
 	c.label = label("sack")
-	c.add(asm.Mov.Imm(asm.R1, 1), asm.StoreMem(asm.RFP, hasSACKAt, asm.R1, asm.DWord), asm.Ja.Label(next))
+	c.has(hasSACKAt)
+	c.add(asm.Ja.Label(next))
 	c.label = label("stamp")
 	c.behind(8, stampAt, 4)
-	c.add(asm.Mov.Imm(asm.R1, 1), asm.StoreMem(asm.RFP, hasStampAt, asm.R1, asm.DWord))
+	c.has(hasStampAt)
 	c.label = next
 	c.add(asm.Mov.Reg(asm.R9, asm.R9)) // the label's
+}
+
+// has notes that there is an option: by its kind, which is not 0, and not known to the
+// verifier, as the 0 before is not. Else it would look at the rest of the program once for
+// each set of options, and without CAP_PERFMON very much longer.
+func (c *code) has(at int16) {
+	c.add(asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.Byte), asm.StoreMem(asm.RFP, at, asm.R1, asm.DWord))
 }
 
 // behind reads n octets that begin so many before R9.
@@ -339,12 +343,14 @@ func (c *code) behind(before int32, to, n int32) {
 func (c *code) tell() {
 	var s syncookie.Service
 	for bit, at := range []int16{hasSACKAt, hasWScaleAt, hasStampAt} { // as syncookie.Has has them
+		told := fmt.Sprint("told", bit)
 		c.add(
+			asm.LoadMem(asm.R2, asm.RFP, at, asm.DWord), asm.JEq.Imm(asm.R2, 0, told),
 			asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(s.Has)), asm.Byte),
 			asm.RSh.Imm(asm.R1, int32(bit)), asm.And.Imm(asm.R1, 1),
-			asm.LoadMem(asm.R2, asm.RFP, at, asm.DWord), asm.And.Reg(asm.R1, asm.R2),
 			asm.StoreMem(asm.RFP, at, asm.R1, asm.DWord),
 		)
+		c.label = told
 	}
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, mssAt, asm.DWord),
@@ -375,10 +381,16 @@ func (c *code) tell() {
 // bake puts the cookie for the options in R3 into the frame, as cookie.Jar does.
 func (c *code) bake() {
 	c.add(
-		asm.LoadMem(asm.R8, asm.RFP, memoryAt, asm.DWord),
+		asm.LoadMem(asm.R8, asm.RFP, headerOf, asm.DWord),
 		asm.LoadMem(asm.R1, asm.R8, int16(unsafe.Offsetof(syncookie.Header{}.Newer)), asm.Word), asm.And.Imm(asm.R1, 1),
 		asm.Or.Reg(asm.R3, asm.R1), asm.Mov.Reg(asm.R9, asm.R3), // now the low octet
-		asm.LSh.Imm(asm.R1, 4), asm.Add.Reg(asm.R8, asm.R1), // now the key
+		asm.LoadMem(asm.R2, asm.R8, 0, asm.DWord), asm.LoadMem(asm.R3, asm.R8, 8, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "key"),
+		asm.LoadMem(asm.R2, asm.R8, 16, asm.DWord), asm.LoadMem(asm.R3, asm.R8, 24, asm.DWord),
+	)
+	c.label = "key"
+	c.add(
+		asm.StoreMem(asm.RFP, secretAt, asm.R2, asm.DWord), asm.StoreMem(asm.RFP, secretAt+8, asm.R3, asm.DWord),
 		asm.LoadMem(asm.R1, asm.RFP, tcpAt, asm.Word), asm.HostTo(asm.BE, asm.R1, asm.Word),
 		asm.StoreMem(asm.RFP, portsAt, asm.R1, asm.DWord),
 		asm.LoadMem(asm.R1, asm.RFP, seqAt, asm.Word), asm.HostTo(asm.BE, asm.R1, asm.Word),
@@ -394,12 +406,12 @@ func (c *code) bake() {
 	)
 }
 
-// siphash puts SipHash-2-4 of words of the frame into R1. The key is at R8.
+// siphash puts SipHash-2-4 of words of the frame into R1, by the key that is there.
 func (c *code) siphash(words ...int16) {
 	for i, init := range []uint64{cookie.Sip0, cookie.Sip1, cookie.Sip2, cookie.Sip3} {
 		v := asm.R1 + asm.Register(i)
 		c.add(
-			asm.LoadMem(v, asm.R8, int16(i%2*8), asm.DWord),
+			asm.LoadMem(v, asm.RFP, secretAt+int16(i%2*8), asm.DWord),
 			asm.LoadImm(asm.R5, int64(init), asm.DWord), asm.Xor.Reg(v, asm.R5),
 		)
 	}

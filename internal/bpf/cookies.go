@@ -25,9 +25,8 @@ type Cookies struct {
 	Table *syncookie.Table
 
 	program *ebpf.Program
-	memory  *ebpf.Map
-	mapped  []byte
-	listed  *ebpf.Map
+	maps    [3]*ebpf.Map // services and their header, cells, and who is listed
+	mapped  [2][]byte    // the first two
 	links   map[uint32]link.Link
 }
 
@@ -42,23 +41,36 @@ func OpenCookies(seed uint64) (*Cookies, error) {
 }
 
 func (c *Cookies) open(seed uint64) (err error) {
-	const size = int(unsafe.Sizeof(syncookie.Memory{}))
-	memory := ebpf.MapSpec{Name: "nfqfw_cookies", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(size), MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE}
-	if c.memory, err = ebpf.NewMap(&memory); err != nil {
-		return err
+	for i, spec := range [...]ebpf.MapSpec{
+		{Name: "nfqfw_services", Type: ebpf.Array, KeySize: 4, ValueSize: serviceSize, MaxEntries: syncookie.Services + 1, Flags: unix.BPF_F_MMAPABLE},
+		{Name: "nfqfw_cells", Type: ebpf.Array, KeySize: 4, ValueSize: cellSize, MaxEntries: syncookie.Cells, Flags: unix.BPF_F_MMAPABLE},
+		{Name: "nfqfw_listed", Type: ebpf.LPMTrie, KeySize: uint32(unsafe.Sizeof(listedKey{})), ValueSize: 1, MaxEntries: MaxListed, Flags: unix.BPF_F_NO_PREALLOC},
+	} {
+		if c.maps[i], err = ebpf.NewMap(&spec); err != nil {
+			return err
+		}
 	}
-	listed := ebpf.MapSpec{Name: "nfqfw_listed", Type: ebpf.LPMTrie, KeySize: uint32(unsafe.Sizeof(listedKey{})), ValueSize: 1, MaxEntries: MaxListed, Flags: unix.BPF_F_NO_PREALLOC}
-	if c.listed, err = ebpf.NewMap(&listed); err != nil {
-		return err
+	for i, size := range [...]uint32{serviceSize * (syncookie.Services + 1), cellSize * syncookie.Cells} {
+		if c.mapped[i], err = unix.Mmap(c.maps[i].FD(), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+			return os.NewSyscallError("mmap", err)
+		}
 	}
-	if c.mapped, err = unix.Mmap(c.memory.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
-		return os.NewSyscallError("mmap", err)
-	}
-	c.Table = syncookie.New((*syncookie.Memory)(unsafe.Pointer(&c.mapped[0])), seed)
-	code := answers(answering{memory: c.memory.FD(), listed: c.listed.FD(), seed: seed})
+	services, header := c.mapped[0], &c.mapped[0][serviceSize*syncookie.Services]
+	c.Table = syncookie.New(syncookie.Memory{
+		Header:   (*syncookie.Header)(unsafe.Pointer(header)),
+		Services: unsafe.Slice((*syncookie.Service)(unsafe.Pointer(&services[0])), syncookie.Services),
+		Cells:    unsafe.Slice((*syncookie.Cell)(unsafe.Pointer(&c.mapped[1][0])), syncookie.Cells),
+	}, seed)
+	code := answers(answering{services: c.maps[0].FD(), cells: c.maps[1].FD(), listed: c.maps[2].FD(), seed: seed})
 	c.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "nfqfw_answer", Type: ebpf.SchedCLS, Instructions: code, License: "GPL"})
 	return err
 }
+
+// Sizes of what the maps hold, in octets.
+const (
+	serviceSize = uint32(unsafe.Sizeof(syncookie.Service{})) // and of the header
+	cellSize    = uint32(unsafe.Sizeof(syncookie.Cell{}))
+)
 
 // listedKey is a prefix as the kernel's trie has it. IPv4 is mapped into IPv6.
 type listedKey struct {
@@ -77,13 +89,13 @@ func keyOf(p netip.Prefix) listedKey {
 // List has the kernel answer nobody of a prefix. It fails if there are MaxListed already.
 func (c *Cookies) List(p netip.Prefix) error {
 	key := keyOf(p)
-	return c.listed.Put(unsafe.Pointer(&key), []byte{1})
+	return c.maps[2].Put(unsafe.Pointer(&key), []byte{1})
 }
 
 // Unlist takes a prefix back that was listed.
 func (c *Cookies) Unlist(p netip.Prefix) error {
 	key := keyOf(p)
-	return c.listed.Delete(unsafe.Pointer(&key))
+	return c.maps[2].Delete(unsafe.Pointer(&key))
 }
 
 // Attach has the kernel answer on an interface of the calling thread's network namespace, by
@@ -121,10 +133,15 @@ func (c *Cookies) Detach(done func(ifindex uint32) bool) (err error) {
 // more, the table neither.
 func (c *Cookies) Close() error {
 	err := c.Detach(func(uint32) bool { return true })
-	err = errors.Join(err, c.program.Close(), c.memory.Close(), c.listed.Close())
-	if c.mapped != nil {
-		err = errors.Join(err, unix.Munmap(c.mapped))
-		c.mapped = nil
+	err = errors.Join(err, c.program.Close())
+	for _, m := range c.maps {
+		err = errors.Join(err, m.Close())
+	}
+	for i, b := range c.mapped {
+		if b != nil {
+			err = errors.Join(err, unix.Munmap(b))
+			c.mapped[i] = nil
+		}
 	}
 	return err
 }

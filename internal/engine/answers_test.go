@@ -26,7 +26,7 @@ var serverOptions = packet.Options{MSS: 1460, WScale: 7, HasWScale: true, SACKPe
 // newAnswering has learned what the server can do, and has the kernel answer.
 func newAnswering(t *testing.T, mode synproxy.CookieMode, list ...rules.Rule) *answering {
 	t.Helper()
-	a := &answering{t: t, kernel: syncookie.NewModel(&syncookie.Model{}, 42), now: time.Minute}
+	a := &answering{t: t, kernel: syncookie.New(syncookie.NewModel(), 42), now: time.Minute}
 	c := grantingConfig(list...)
 	c.Cookies = mode
 	a.Engine = New(c, scenarioSeeds)
@@ -225,4 +225,15 @@ func TestAnswersOvertake(t *testing.T) {
 	third.SrcPort += 2
 	a.expect("one too many", &third, false)
 	a.expect("a stranger", synOf("203.0.113.9", 5001), true)
+}
+
+// Where a rule has as many sources as it may, the next one's SYN is refused: by the engine.
+func TestAnswersNoMoreSources(t *testing.T) {
+	a := newAnswering(t, synproxy.CookiesAlways, rules.Rule{State: rules.Synproxy, MaxSrcNodes: 1})
+	p := synOf(someClient, 4000)
+	a.asked(p)
+	q := synOf(someClient, 4001)
+	a.asked(a.ack(q))
+	a.tick()
+	a.expect("a second source", synOf("203.0.113.9", 5000), false)
 }

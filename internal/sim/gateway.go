@@ -36,7 +36,7 @@ type gateway struct {
 	copies   []packet.Packet        // that the engine has not taken note of yet
 	grants   *grant.Table           // nil: it is asked about every SYN
 	answers  *syncookie.Table       // nil: and answers none itself
-	cookies  syncookie.Model        // the memory of that
+	cookies  syncookie.Memory       // of that
 	memory   []grant.Slot           // of the grants
 	closing  map[name]time.Duration // when a FIN has last passed
 	tickAt   time.Duration          // the next tick; never: nothing can come of one
@@ -116,8 +116,11 @@ func (g *gateway) answer(p *packet.Packet) bool {
 
 // clearAnswers makes the gateway's memory of services one of none.
 func (g *gateway) clearAnswers(seed uint64) *syncookie.Table {
-	g.cookies = syncookie.Model{}
-	g.answers = syncookie.NewModel(&g.cookies, seed)
+	if g.cookies.Header == nil {
+		g.cookies = syncookie.NewModel()
+	}
+	g.cookies.Clear()
+	g.answers = syncookie.New(g.cookies, seed)
 	return g.answers
 }
 

@@ -23,12 +23,30 @@ const (
 // another's: a program that has found it may be at it for a moment yet.
 const Rest = time.Second
 
-// Memory is what the kernel reads. The program knows its layout.
+// Memory is what the kernel reads. The program knows its layout. There are as many services,
+// and cells, as some power of two.
 type Memory struct {
-	Header
-	Services [Services]Service
-	Sources  [Cells]atomic.Uint32 // how many states the sources have whose cell it is,
-	Tuples   [Cells]atomic.Uint32 // and how many are of tuples whose cell it is
+	*Header
+	Services []Service
+	Cells    []Cell
+}
+
+// NewModel is memory that no kernel reads, and that is quickly made.
+func NewModel() Memory {
+	return Memory{Header: new(Header), Services: make([]Service, 16), Cells: make([]Cell, 64)}
+}
+
+// Clear makes memory one in which nothing is, which no kernel may read.
+func (m *Memory) Clear() {
+	*m.Header = Header{}
+	clear(m.Services)
+	clear(m.Cells)
+}
+
+// Cell counts states that have a hash in common.
+type Cell struct {
+	Source atomic.Uint32 // of sources whose cell it is
+	Tuple  atomic.Uint32 // of tuples whose cell it is
 }
 
 // Header is of the size of a service.
@@ -36,7 +54,8 @@ type Header struct {
 	Keys  [2][2]atomic.Uint64 // of cookies: the newer one, and one that no new cookie is made with
 	Newer atomic.Uint32       // which is which
 	Sole  atomic.Uint32       // index of the only interface by which anything can leave this machine; 0: there are more
-	_     [24]byte
+	Zero  uint64              // what the program reads a 0 from that its verifier takes for any number
+	_     [16]byte
 }
 
 // Service is a server's port as clients reach it by one interface, a line of memory. All

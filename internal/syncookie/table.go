@@ -13,69 +13,49 @@ import (
 // Table is the engine's view of the memory. Nobody but the kernel may use a service beside
 // its caller; Count and SetKeys are safe for concurrent use.
 type Table struct {
-	header   *Header
-	services []Service
-	sources  []atomic.Uint32
-	tuples   []atomic.Uint32
-	bits     int // of a cell's number
-	seed     uint64
+	Memory
+	bits int // of a cell's number
+	seed uint64
 }
 
-// New makes a table of memory that a kernel reads, and in which there is no service.
-func New(m *Memory, seed uint64) *Table {
-	return newTable(&m.Header, m.Services[:], m.Sources[:], m.Tuples[:], seed)
-}
-
-// NewModel makes a table that no kernel reads, of memory that is zero.
-func NewModel(m *Model, seed uint64) *Table {
-	return newTable(&m.Header, m.services[:], m.sources[:], m.tuples[:], seed)
-}
-
-// Model is memory that no kernel reads, and that is quickly made zero.
-type Model struct {
-	Header
-	services [16]Service
-	sources  [64]atomic.Uint32
-	tuples   [64]atomic.Uint32
-}
-
-func newTable(h *Header, services []Service, sources, tuples []atomic.Uint32, seed uint64) *Table {
-	return &Table{header: h, services: services, sources: sources, tuples: tuples, bits: bits.Len(uint(len(sources) - 1)), seed: seed}
+// New makes a table of memory in which there is no service.
+func New(m Memory, seed uint64) *Table {
+	return &Table{Memory: m, bits: bits.Len(uint(len(m.Cells) - 1)), seed: seed}
 }
 
 // SetSole tells of the only interface by which anything can leave this machine, by its index;
 // 0: there is none, or more than one.
-func (t *Table) SetSole(ifindex uint32) { t.header.Sole.Store(ifindex) }
+func (t *Table) SetSole(ifindex uint32) { t.Sole.Store(ifindex) }
 
 // Len is how many places there are for services.
-func (t *Table) Len() int { return len(t.services) }
+func (t *Table) Len() int { return len(t.Services) }
 
 // Jar makes the cookies that the kernel makes.
 func (t *Table) Jar() *cookie.Jar {
 	var keys [2]cookie.Key
 	for i := range keys {
 		for j := range keys[i] {
-			keys[i][j] = t.header.Keys[i][j].Load()
+			keys[i][j] = t.Keys[i][j].Load()
 		}
 	}
-	return cookie.RestoreJar(keys, uint8(t.header.Newer.Load()))
+	return cookie.RestoreJar(keys, uint8(t.Newer.Load()))
 }
 
 // SetKeys tells which key new cookies are made with, and which were.
 func (t *Table) SetKeys(keys [2]cookie.Key, newer uint8) {
 	for i := range keys {
 		for j := range keys[i] {
-			t.header.Keys[i][j].Store(keys[i][j])
+			t.Keys[i][j].Store(keys[i][j])
 		}
 	}
-	t.header.Newer.Store(uint32(newer))
+	t.Newer.Store(uint32(newer))
 }
 
 // Index is the place of a service, which nothing else has that is answered for: a server's
 // port, the destination of the tuple, by one interface.
 func (t *Table) Index(to *packet.Tuple, inDev uint32) int {
 	first, second := to.Dst.Words()
-	return int(packet.Mix(t.seed, first, second, uint64(inDev), packet.WirePortOf(to.DstPort).Word()) & uint64(len(t.services)-1))
+	return int(packet.Mix(t.seed, first, second, uint64(inDev), packet.WirePortOf(to.DstPort).Word()) & uint64(len(t.Services)-1))
 }
 
 // Put makes a place that of a service: not before Rest has passed since it was answered for
@@ -83,7 +63,7 @@ func (t *Table) Index(to *packet.Tuple, inDev uint32) int {
 // room is the largest MSS that the interface has room for; 0: that is not known. Who has more
 // than a few states is not answered.
 func (t *Table) Put(i int, to *packet.Tuple, inDev uint32, server *packet.Options, room uint16, few uint32) {
-	s := &t.services[i]
+	s := &t.Services[i]
 	s.Server, s.Port, s.InDev = to.Dst, packet.WirePortOf(to.DstPort), inDev
 	s.MSS, s.WScale, s.Has, s.Few = server.MSS, server.WScale, 0, few
 	if s.Room = room; room == 0 {
@@ -100,10 +80,10 @@ func (t *Table) Put(i int, to *packet.Tuple, inDev uint32, server *packet.Option
 }
 
 // Until has the kernel answer for a service before a time of CLOCK_MONOTONIC; 0: no more.
-func (t *Table) Until(i int, at time.Duration) { t.services[i].Until.Store(uint64(at)) }
+func (t *Table) Until(i int, at time.Duration) { t.Services[i].Until.Store(uint64(at)) }
 
 // Answered is how many SYNs of the place were answered so far.
-func (t *Table) Answered(i int) uint64 { return t.services[i].Answered.Load() }
+func (t *Table) Answered(i int) uint64 { return t.Services[i].Answered.Load() }
 
 // Count says that there are n states more of a tuple, from the side of its client.
 func (t *Table) Count(of *packet.Tuple, n int) {
@@ -113,8 +93,8 @@ func (t *Table) Count(of *packet.Tuple, n int) {
 
 // Counts is how many states there are of all sources.
 func (t *Table) Counts() (n int) {
-	for i := range t.sources {
-		n += int(t.sources[i].Load())
+	for i := range t.Cells {
+		n += int(t.Cells[i].Source.Load())
 	}
 	return n
 }
@@ -130,7 +110,7 @@ func (t *Table) counted(of *packet.Tuple, few uint32) bool {
 // and no table names: it says whether it is answered, and what the client is told. The two
 // are held together by a test; the simulation has this one for its kernel.
 func (t *Table) Answer(now time.Duration, p *packet.Packet) (told packet.Options, ok bool) {
-	s := &t.services[t.Index(&p.Tuple, p.InDev)]
+	s := &t.Services[t.Index(&p.Tuple, p.InDev)]
 	if p.OpensFast() || p.Flags&^(packet.ECE|packet.CWR) != packet.SYN || t.counted(&p.Tuple, s.Few) {
 		return told, false
 	}
@@ -157,16 +137,16 @@ func (t *Table) source(source *packet.Addr) *atomic.Uint32 {
 	if word == 0 {
 		word = second
 	}
-	return &t.sources[(word^t.seed)*packet.MixFactor>>(64-t.bits)]
+	return &t.Cells[(word^t.seed)*packet.MixFactor>>(64-t.bits)].Source
 }
 
 // RoomOf is the largest MSS that is believed at a place.
-func (t *Table) RoomOf(i int) uint16 { return t.services[i].Room }
+func (t *Table) RoomOf(i int) uint16 { return t.Services[i].Room }
 
 // tuple is the count of a tuple.
 func (t *Table) tuple(of *packet.Tuple) *atomic.Uint32 {
 	s0, s1 := of.Src.Words()
 	d0, d1 := of.Dst.Words()
 	ports := packet.WirePortOf(of.SrcPort).Word() | packet.WirePortOf(of.DstPort).Word()<<16
-	return &t.tuples[packet.Mix(t.seed, s0, s1, d0, d1, ports)&uint64(len(t.tuples)-1)]
+	return &t.Cells[packet.Mix(t.seed, s0, s1, d0, d1, ports)&uint64(len(t.Cells)-1)].Tuple
 }
