@@ -46,8 +46,9 @@ type State struct {
 	slot      bool   // of the source
 	admitted  bool
 	Doubted   bool    // its client may have heard the server's own timestamps, not translated ones
-	Known     bool    // its source is one that the table's owner has told the kernel of, for it
-	_         [7]byte // the next one begins with a line
+	Known     bool    // the table's owner has told the kernel that its tuple has a state,
+	Occupies  bool    // and that it is one of those of its source that limits are about
+	_         [6]byte // the next one begins with a line
 }
 
 // Handshake is what has to be remembered of the handshakes, most of it by the

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -58,6 +59,7 @@ var (
 		"direct", "conntrack", "synproxy-mss", "synproxy-all", "ctcount", "haproxy",
 		"nfqfw-synproxy", "nfqfw-keep", "nfqfw-adaptive",
 	}
+	shortPeers = append(slices.Clone(everybody), "nfqfw-cookies")
 	answerers  = []string{"direct", "synproxy-mss", "synproxy-all", "nfqfw-synproxy", "nfqfw-cookies", "nfqfw-adaptive"}
 	sufferers  = []string{"direct", "conntrack", "synproxy-mss", "nfqfw-synproxy", "nfqfw-adaptive"}
 	ackPeers   = []string{"direct", "conntrack", "synproxy-mss", "nfqfw-synproxy", "nfqfw-cookies", "nfqfw-adaptive"}
@@ -70,7 +72,7 @@ var scenarios = []scenario{
 		key: "short", title: "Short connections",
 		does: fmt.Sprintf("HTTP over one connection for each request, %d at a time, each from a port that was not used before; the server closes. "+
 			"Processor time is the machine's, client and server included, less what it uses when idle; and the daemon's alone.", shortWorkers),
-		peers: everybody,
+		peers: shortPeers,
 		metrics: []metric{
 			{key: "rate", title: "connections/s", ratio: true, chart: true},
 			{key: "p50", title: "p50, ms", less: true},

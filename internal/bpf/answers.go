@@ -161,8 +161,8 @@ func (c *code) unlike(load asm.Instruction, at int16) {
 	c.add(load, asm.LoadMem(asm.R2, asm.RFP, at, asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, "no"))
 }
 
-// stranger goes on for a client that has no states, or few and none of this tuple, and that
-// no rule or table names.
+// stranger goes on for a client that has no state of this tuple, and few that limits are
+// about, and that no rule or table names.
 func (c *code) stranger(cells, listed int) {
 	c.add(
 		asm.LoadMem(asm.R2, asm.RFP, keyAt, asm.DWord), asm.JNE.Imm(asm.R2, 0, "cell"),
@@ -177,7 +177,6 @@ func (c *code) stranger(cells, listed int) {
 	c.element(cells, "no")
 	c.add(
 		asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(syncookie.Cell{}.Source)), asm.Word),
-		asm.JEq.Imm(asm.R1, 0, "unknown"),
 		asm.LoadMem(asm.R2, asm.R7, int16(unsafe.Offsetof(syncookie.Service{}.Few)), asm.Word), asm.JGT.Reg(asm.R1, asm.R2, "no"),
 		asm.LoadMem(asm.R1, asm.RFP, tcpAt, asm.Word), asm.StoreMem(asm.RFP, portsAt, asm.R1, asm.DWord),
 	)
@@ -185,7 +184,6 @@ func (c *code) stranger(cells, listed int) {
 	c.add(asm.And.Imm(asm.R1, syncookie.Cells-1))
 	c.element(cells, "no")
 	c.add(asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(syncookie.Cell{}.Tuple)), asm.Word), asm.JNE.Imm(asm.R1, 0, "no"))
-	c.label = "unknown"
 	c.add(
 		asm.Mov.Imm(asm.R1, 128), asm.StoreMem(asm.RFP, listedAt, asm.R1, asm.Word),
 		asm.LoadMem(asm.R1, asm.RFP, keyAt, asm.DWord), asm.StoreMem(asm.RFP, listedAt+4, asm.R1, asm.DWord),

@@ -102,9 +102,11 @@ func TestAnswersAsTheEngineDoes(t *testing.T) {
 			server := someOptions(r)
 			c.Table.Put(i, &s.Tuple, loopback+uint32(r.IntN(8))/7, &server, uint16(r.IntN(3)*600), uint32(r.IntN(4)))
 		case 2:
-			c.Table.Count(&s.Tuple, 1)
+			c.Table.CountTuple(&s.Tuple, 1)
+			c.Table.CountSource(&s.Src, 1)
 			if counted = append(counted, s.Tuple); len(counted) > r.IntN(8) {
-				c.Table.Count(&counted[0], -1)
+				c.Table.CountTuple(&counted[0], -1)
+				c.Table.CountSource(&counted[0].Src, -1)
 				counted = counted[1:]
 			}
 		case 3:

@@ -103,7 +103,7 @@ func (e *Engine) insertAdopted(now time.Duration, x *entry, src *conntrack.Sourc
 		s.Resume(true, true)
 	}
 	x.release(s)
-	e.makeKnown(s, true)
+	e.tellKernel(s)
 	if a.Doubtful {
 		s.Handshake.Asking, s.Handshake.Due = true, now
 		s.Handshake.Probe = e.probeNumber(s, seqnum.Value(now))

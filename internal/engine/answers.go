@@ -51,29 +51,65 @@ type service struct {
 func (e *Engine) SetAnswers(t *syncookie.Table, ahead time.Duration) {
 	e.answers = &answers{table: t, ahead: ahead, services: make([]service, t.Len())}
 	t.SetKeys(e.jar.Keys())
-	for i := range e.table.Shards() {
-		e.countIn(i)
-	}
+	e.tellAll()
 }
 
-// countIn counts the states of a shard that there are already.
-func (e *Engine) countIn(i int) {
-	sh := e.table.LockShard(i)
-	defer sh.Unlock()
-	sh.Each(func(s *conntrack.State) { e.makeKnown(s, !isStranger(s)) })
-}
-
-// makeKnown tells the kernel that the source of a state is known, or no more, for it.
-func (e *Engine) makeKnown(s *conntrack.State, known bool) {
-	if e.answers == nil || s.Known == known {
+// tellAll tells the kernel of all states.
+func (e *Engine) tellAll() {
+	if e.answers == nil {
 		return
 	}
-	s.Known = known
-	n := -1
-	if known {
-		n = 1
+	for i := range e.table.Shards() {
+		e.tellIn(i)
 	}
-	e.answers.table.Count(&s.Tuple, n)
+}
+
+// tellIn tells it of those in a shard.
+func (e *Engine) tellIn(i int) {
+	sh := e.table.LockShard(i)
+	defer sh.Unlock()
+	sh.Each(e.tellKernel)
+}
+
+// tellKernel tells the kernel of a state, as it is now.
+func (e *Engine) tellKernel(s *conntrack.State) {
+	if e.answers != nil {
+		e.answers.tell(s, !isStranger(s), occupies(s, &e.ruleOf(s).limits))
+	}
+}
+
+// untell has the kernel forget a state.
+func (e *Engine) untell(s *conntrack.State) {
+	if e.answers != nil {
+		e.answers.tell(s, false, false)
+	}
+}
+
+// tell has the kernel know, or not, that the tuple of a state has one, and that its source
+// has one more of those that limits are about.
+func (a *answers) tell(s *conntrack.State, known, occupies bool) {
+	if s.Known != known {
+		s.Known = known
+		a.table.CountTuple(&s.Tuple, difference(known))
+	}
+	if s.Occupies != occupies {
+		s.Occupies = occupies
+		a.table.CountSource(&s.Tuple.Src, difference(occupies))
+	}
+}
+
+// difference is that of one more, or one less.
+func difference(more bool) int {
+	if more {
+		return 1
+	}
+	return -1
+}
+
+// occupies says whether a state is one of those of its source that its rule's limits are
+// about. Nothing is that is not known.
+func occupies(s *conntrack.State, l *conntrack.Limits) bool {
+	return s.Counts() || l.States > 0 && s.Admitted()
 }
 
 // isStranger says whether nothing is known of the state's client but that somebody has sent
@@ -200,11 +236,14 @@ func (e *Engine) answersOn(s *service) bool {
 	return x.tellsSourcesApart()
 }
 
-// few is how many states a source may have and surely be within all limits of the rule: they
-// are all that it has, and a rate is of those as well that it has no more.
+// few is how many states that limits are about a source may have and surely be within all
+// limits of the rule. A rate is of those as well that it has no more.
 func (x *entry) few() uint32 {
 	l, few := &x.limits, uint32(math.MaxUint32)
-	if l.Rate.Count > 0 {
+	switch {
+	case x.CountOnly:
+		return few
+	case l.Rate.Count > 0:
 		return 0
 	}
 	for _, limit := range []uint32{l.Conns, l.States} {

@@ -274,7 +274,7 @@ func (e *Engine) Resumed() { e.sources.Restored() }
 // whether there was room.
 func (e *Engine) RestoreState(now time.Duration, saved *SavedState) bool {
 	s := saved.State
-	s.Pressing, s.Known = false, false
+	s.Pressing, s.Known, s.Occupies = false, false, false
 	x := e.ruleOf(&s)
 	var src *conntrack.Source
 	if saved.Admitted {

@@ -133,7 +133,9 @@ func (e *Engine) answer(s *conntrack.State, isn seqnum.Value, told *packet.Optio
 	h.Tell(told)
 	h.ISN, h.Held = isn, false
 	h.Tries, h.Due = 1, now+synackRetries[0]
-	e.makeKnown(s, false)
+	if s.Known { // it waited for this
+		e.tellKernel(s)
+	}
 }
 
 // openCookie takes up a connection whose client repeated a cookie of ours, as

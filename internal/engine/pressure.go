@@ -105,9 +105,9 @@ func (e *Engine) remembers(x *entry) bool {
 // pressuresOf are those that a state of the rule counts in.
 func (e *Engine) pressuresOf(x *entry) [2]*pressure { return [2]*pressure{&e.total, &x.pressure} }
 
-// press counts the state as half-open, or no more, as it is one now, and its source as known.
+// press counts the state as half-open, or no more, as it is one now, and tells the kernel of it.
 func (e *Engine) press(s *conntrack.State, now time.Duration) {
-	e.makeKnown(s, !isStranger(s))
+	e.tellKernel(s)
 	if s.HalfOpen() == s.Pressing {
 		return
 	}
@@ -124,7 +124,7 @@ func (e *Engine) press(s *conntrack.State, now time.Duration) {
 
 // relieve counts a state that is removed no more.
 func (e *Engine) relieve(s *conntrack.State) {
-	e.makeKnown(s, false)
+	e.untell(s)
 	if s.Pressing {
 		s.Pressing = false
 		for _, p := range e.pressuresOf(e.ruleOf(s)) {

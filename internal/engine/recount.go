@@ -10,13 +10,14 @@ import (
 // recounted is what the states of a rule come to, or of all.
 type recounted struct{ states, admitted, halfOpen, killed, leaving int }
 
-func (r *recounted) add(s *conntrack.State) {
-	one := func(is bool) (n int) {
-		if is {
-			n = 1
-		}
-		return n
+func one(is bool) int {
+	if is {
+		return 1
 	}
+	return 0
+}
+
+func (r *recounted) add(s *conntrack.State) {
 	r.states++
 	r.admitted += one(s.Admitted())
 	r.halfOpen += one(s.HalfOpen())
@@ -36,26 +37,28 @@ func (e *Engine) Recount() error {
 		}
 	}
 	reservers, reserved := e.grants.recount()
-	return errors.Join(e.table.Recount(reservers, nodes...), e.recountRules(set, reserved), e.recountKnown())
+	return errors.Join(e.table.Recount(reservers, nodes...), e.recountRules(set, reserved), e.recountTold())
 }
 
-// recountKnown holds what the kernel is told of sources to their states.
-func (e *Engine) recountKnown() error {
+// recountTold holds what the kernel is told of states to what they are, or were: it may be
+// told more than there is, but not less.
+func (e *Engine) recountTold() error {
 	if e.answers == nil {
 		return nil
 	}
-	known := 0
+	var known, occupying, missed int
 	for i := range e.table.Shards() {
 		sh := e.table.LockShard(i)
 		sh.Each(func(s *conntrack.State) {
-			if !isStranger(s) {
-				known++
-			}
+			known += one(s.Known)
+			occupying += one(s.Occupies)
+			missed += one(!isStranger(s) && !s.Known || occupies(s, &e.ruleOf(s).limits) && !s.Occupies)
 		})
 		sh.Unlock()
 	}
-	if n := e.answers.table.Counts(); n != known {
-		return fmt.Errorf("%d states are of sources that are known, and the kernel is told of %d", known, n)
+	tuples, sources := e.answers.table.Counts()
+	if tuples != known || sources != occupying || missed > 0 {
+		return fmt.Errorf("the kernel is told of %d states, %d of them occupying a place, and counts %d and %d; it is not told of %d", known, occupying, tuples, sources, missed)
 	}
 	return nil
 }

@@ -104,6 +104,7 @@ func (e *Engine) Reload(now time.Duration, c Config) {
 	e.sources.SetLimit(c.SrcNodes)
 	e.total.capacity.Store(int64(c.States))
 	e.rules.Store(next)
+	e.tellAll() // what limits are about may be others now
 	for _, x := range next.byNumber {
 		e.SetBacklog(x.Number, 0)
 	}

@@ -3,9 +3,9 @@
 // which key. The engine writes it, and a program in the kernel (internal/bpf) reads it, in
 // memory that both see.
 //
-// The kernel answers strangers, of which the engine knows nothing, and who has fewer states
-// than any limit of the rule; a tuple that has a state is the engine's affair, and so is a
-// source that a rule or a table names. Nobody is admitted by an answer: the ACK that repeats the cookie comes to the engine, which decides
+// The kernel answers strangers, of which the engine knows nothing, and who is below all
+// limits of the rule; a tuple that has a state is the engine's affair, and so is a source
+// that a rule or a table names. Nobody is admitted by an answer: the ACK that repeats the cookie comes to the engine, which decides
 // as ever.
 //
 // A service is answered for until a time that the engine puts off again and again. When the

@@ -45,7 +45,7 @@ func (m *Memory) Clear() {
 
 // Cell counts states that have a hash in common.
 type Cell struct {
-	Source atomic.Uint32 // of sources whose cell it is
+	Source atomic.Uint32 // of sources whose cell it is, those that limits are about
 	Tuple  atomic.Uint32 // of tuples whose cell it is
 }
 
@@ -68,7 +68,7 @@ type Service struct {
 	WScale uint8           // that it is told
 	MSS    uint16          // that it is told
 	Room   uint16          // the largest MSS of a client's that is believed
-	Few    uint32          // states that a source may have and be answered
+	Few    uint32          // states that limits are about, that a source may have and be answered
 
 	Until    atomic.Uint64 // answered for before that, by CLOCK_MONOTONIC, in ns
 	Answered atomic.Uint64 // SYNs

@@ -11,7 +11,7 @@ import (
 )
 
 // Table is the engine's view of the memory. Nobody but the kernel may use a service beside
-// its caller; Count and SetKeys are safe for concurrent use.
+// its caller; CountTuple, CountSource and SetKeys are safe for concurrent use.
 type Table struct {
 	Memory
 	bits int // of a cell's number
@@ -61,7 +61,7 @@ func (t *Table) Index(to *packet.Tuple, inDev uint32) int {
 // Put makes a place that of a service: not before Rest has passed since it was answered for
 // by another. Server are the options that clients are told, as far as they have them too, and
 // room is the largest MSS that the interface has room for; 0: that is not known. Who has more
-// than a few states is not answered.
+// than a few states that limits are about is not answered.
 func (t *Table) Put(i int, to *packet.Tuple, inDev uint32, server *packet.Options, room uint16, few uint32) {
 	s := &t.Services[i]
 	s.Server, s.Port, s.InDev = to.Dst, packet.WirePortOf(to.DstPort), inDev
@@ -85,25 +85,19 @@ func (t *Table) Until(i int, at time.Duration) { t.Services[i].Until.Store(uint6
 // Answered is how many SYNs of the place were answered so far.
 func (t *Table) Answered(i int) uint64 { return t.Services[i].Answered.Load() }
 
-// Count says that there are n states more of a tuple, from the side of its client.
-func (t *Table) Count(of *packet.Tuple, n int) {
-	t.source(&of.Src).Add(uint32(int32(n)))
-	t.tuple(of).Add(uint32(int32(n)))
-}
+// CountTuple says that a tuple has n states more, from the side of its client.
+func (t *Table) CountTuple(of *packet.Tuple, n int) { t.tuple(of).Add(uint32(int32(n))) }
 
-// Counts is how many states there are of all sources.
-func (t *Table) Counts() (n int) {
+// CountSource says that a source has n states more that limits are about.
+func (t *Table) CountSource(source *packet.Addr, n int) { t.source(source).Add(uint32(int32(n))) }
+
+// Counts are the sums of these.
+func (t *Table) Counts() (tuples, sources int) {
 	for i := range t.Cells {
-		n += int(t.Cells[i].Source.Load())
+		tuples += int(t.Cells[i].Tuple.Load())
+		sources += int(t.Cells[i].Source.Load())
 	}
-	return n
-}
-
-// counted says whether the tuple's client is taken for one that has more than a few states,
-// or one of this tuple.
-func (t *Table) counted(of *packet.Tuple, few uint32) bool {
-	n := t.source(&of.Src).Load()
-	return n > few || n > 0 && t.tuple(of).Load() > 0
+	return tuples, sources
 }
 
 // Answer does in Go what the kernel's program does with the SYN of a client that no rule
@@ -111,7 +105,7 @@ func (t *Table) counted(of *packet.Tuple, few uint32) bool {
 // are held together by a test; the simulation has this one for its kernel.
 func (t *Table) Answer(now time.Duration, p *packet.Packet) (told packet.Options, ok bool) {
 	s := &t.Services[t.Index(&p.Tuple, p.InDev)]
-	if p.OpensFast() || p.Flags&^(packet.ECE|packet.CWR) != packet.SYN || t.counted(&p.Tuple, s.Few) {
+	if p.OpensFast() || p.Flags&^(packet.ECE|packet.CWR) != packet.SYN || t.tuple(&p.Tuple).Load() != 0 || t.source(&p.Src).Load() > s.Few {
 		return told, false
 	}
 	if s.Server != p.Dst || s.Port != packet.WirePortOf(p.DstPort) || s.InDev != p.InDev || uint64(now) >= s.Until.Load() {
