@@ -17,6 +17,7 @@
 //	guess.go    a FIN or a server's RST that a blind attacker may have guessed
 //	grant.go    what the kernel may admit by itself: connections of clients far below every limit
 //	grants.go   what is granted, and how it is taken back
+//	answers.go  what the kernel may answer by itself: SYNs that the engine would answer with cookies
 //	stamp.go    clients that have heard their server's own timestamps
 //	adopt.go    connections that began before the engine was there
 //	handover.go all that another engine has to know to go on in the place of this one
@@ -37,5 +38,6 @@
 // the set of sources are waited for with no other held, and no other is taken under them
 // but a source's own. Who holds a shard may try for another, or for the sources, and does
 // not wait for it. That of the grants is taken under a shard's, and under it a source's own,
-// while the sources are tried for.
+// while the sources are tried for. That of the answers is tried for under a shard's, and the
+// servers' is taken under it.
 package engine
