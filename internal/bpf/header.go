@@ -24,9 +24,13 @@ const (
 	offsetAt = tcpAt + 12 // of the payload, in words, in the upper four bits
 )
 
-// The kinds of TCP options that the program has to know.
+// The kinds of TCP options that the programs have to know, and their lengths, in octets.
 const (
 	optEnd, optNOP, optFastOpen = 0, 1, 34
+	optMSS, lenMSS              = 2, 4
+	optWScale, lenWScale        = 3, 3
+	optSACK, lenSACK            = 4, 2
+	optStamp, lenStamp          = 8, 10
 	optExperiment1              = 253
 	optExperiment2              = 254
 )
@@ -101,7 +105,7 @@ func (c *code) plain(done string) {
 		asm.Add.Imm(asm.R9, tcpLen), // now where the next option is
 	)
 	for range maxOptions {
-		c.option(done)
+		c.option(done, nil)
 	}
 	c.add(
 		asm.JEq.Reg(asm.R9, asm.R8, done),
@@ -109,11 +113,13 @@ func (c *code) plain(done string) {
 	)
 }
 
-// option goes past the option at R9, or to done after the last.
-func (c *code) option(done string) {
+// option goes past the option at R9, or to done after the last. One that has a length is read
+// first, if read is not nil: its kind and its length are in the frame, R9 is behind it, and
+// next is where to go on.
+func (c *code) option(done string, read func(next string)) {
 	c.options++
 	next := fmt.Sprint("option", c.options)
-	c.add(asm.JEq.Reg(asm.R9, asm.R8, done), asm.JGT.Reg(asm.R9, asm.R8, "no"))
+	c.add(asm.JEq.Reg(asm.R9, asm.R8, done))
 	c.load(asm.Mov.Reg(asm.R2, asm.R9), octetAt, 1)
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.Byte),
@@ -124,12 +130,17 @@ func (c *code) option(done string) {
 	for _, kind := range []int32{optFastOpen, optExperiment1, optExperiment2} {
 		c.add(asm.JEq.Imm(asm.R1, kind, "no"))
 	}
-	c.load(asm.Mov.Reg(asm.R2, asm.R9), octetAt, 1)
+	c.add(asm.JEq.Reg(asm.R9, asm.R8, "no"))
+	c.load(asm.Mov.Reg(asm.R2, asm.R9), octetAt+1, 1)
 	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, octetAt, asm.Byte),
+		asm.LoadMem(asm.R1, asm.RFP, octetAt+1, asm.Byte),
 		asm.JLT.Imm(asm.R1, 2, "no"),
 		asm.Add.Reg(asm.R9, asm.R1), asm.Sub.Imm(asm.R9, 1),
+		asm.JGT.Reg(asm.R9, asm.R8, "no"),
 	)
+	if read != nil {
+		read(next)
+	}
 	c.label = next
 	c.add(asm.Mov.Reg(asm.R9, asm.R9)) // the label's
 }
