@@ -14,8 +14,8 @@ import (
 
 	"nfqfw/internal/packet"
 	"nfqfw/internal/seqnum"
+	"nfqfw/internal/syncookie"
 	"nfqfw/internal/wire"
-	"nfqfw/synproxy"
 	"nfqfw/synproxy/cookie"
 )
 
@@ -128,7 +128,8 @@ func TestAnswersAsTheEngineDoes(t *testing.T) {
 			in.Options.MSS = room
 		}
 		if told, ok := c.Table.Answer(Now(), &in); decoded && ok {
-			want = answerOf(jar, &in, told)
+			synack := syncookie.SYNACK(jar, &in, told)
+			want = wire.Append(nil, &synack)
 		}
 		switch {
 		case got == nil && want == nil:
@@ -145,15 +146,6 @@ func TestAnswersAsTheEngineDoes(t *testing.T) {
 	if answered < 5000 || left < 5000 || fewer > answered/10 {
 		t.Error("the packets are not what they should be")
 	}
-}
-
-// answerOf is what the engine sends.
-func answerOf(jar *cookie.Jar, p *packet.Packet, told packet.Options) []byte {
-	o := packet.Options{MSS: p.Options.MSS, WScale: p.Options.WScale, HasWScale: told.HasWScale, SACKPermitted: told.SACKPermitted}
-	isn := jar.Bake(p.Tuple, p.Seq, o)
-	told.TSVal = synproxy.Stamp(isn, p.Options)
-	s := synproxy.SYNACK(p.Tuple, isn, p.Seq, told)
-	return wire.Append(nil, &s)
 }
 
 // withoutSum is a packet without its TCP checksum: who sends a wrong one gets a wrong one.

@@ -190,8 +190,8 @@ func (a *answering) ack(p *packet.Packet) *packet.Packet {
 	if !ok {
 		a.t.Fatalf("%v is not answered in the kernel", p.Tuple)
 	}
-	isn := a.kernel.Jar().Bake(p.Tuple, p.Seq, cookieOptions(&p.Options, &told))
-	return &packet.Packet{Tuple: p.Tuple, Seq: p.Seq + 1, Ack: isn + 1, Flags: packet.ACK, Conn: packet.ConnNew, InDev: 1, InName: "eth0"}
+	synack := syncookie.SYNACK(a.kernel.Jar(), p, told)
+	return &packet.Packet{Tuple: p.Tuple, Seq: p.Seq + 1, Ack: synack.Seq + 1, Flags: packet.ACK, Conn: packet.ConnNew, InDev: 1, InName: "eth0"}
 }
 
 // A client that the kernel has answered comes to the server as if the engine had, also if

@@ -5,6 +5,7 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/syncookie"
 )
 
 // holdTime is how long a client waits for an answer while its server is asked what
@@ -88,7 +89,7 @@ func (e *Engine) answerHeld(s *conntrack.State, now time.Duration) packet.Segmen
 	client := h.Offered()
 	server, known := e.servers.Options(s.Tuple, now)
 	told := e.told(&s.Tuple, &client, &server, known)
-	e.answer(s, e.jar.Bake(s.Tuple, h.Client, cookieOptions(&client, &told)), &told, now)
+	e.answer(s, e.jar.Bake(s.Tuple, h.Client, syncookie.Options(&client, &told)), &told, now)
 	return clientSYNACK(s)
 }
 

@@ -6,6 +6,7 @@ import (
 	"nfqfw/conntrack"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/seqnum"
+	"nfqfw/internal/syncookie"
 	"nfqfw/rules"
 	"nfqfw/synproxy"
 	"nfqfw/synproxy/cookie"
@@ -100,11 +101,11 @@ func (v *visit) openProxy() {
 		return
 	}
 	told := v.told(&v.p.Tuple, &v.p.Options, &server, known)
-	isn := v.jar.Bake(v.p.Tuple, v.p.Seq, cookieOptions(&v.p.Options, &told))
+	synack := syncookie.SYNACK(v.jar, v.p, told)
 	if remembers {
 		var s conntrack.State
 		beginProxy(&s, v.p, v.now)
-		v.answer(&s, isn, &told, v.now)
+		v.answer(&s, synack.Seq, &told, v.now)
 		if !v.insert(&s) {
 			return
 		}
@@ -115,8 +116,7 @@ func (v *visit) openProxy() {
 			v.letAnswer(&server)
 		}
 	}
-	told.TSVal = synproxy.Stamp(isn, v.p.Options)
-	v.d.emit(synproxy.SYNACK(v.p.Tuple, isn, v.p.Seq, told))
+	v.d.emit(synack)
 }
 
 // told are the options a client's SYN is answered with.
@@ -234,12 +234,4 @@ func beginProxy(s *conntrack.State, p *packet.Packet, now time.Duration) {
 	s.Src.State = conntrack.ProxySrc
 	s.Src.SeqLo = p.Seq + 1
 	s.Proxied = true
-}
-
-// cookieOptions are those a cookie has to bring back: the client's, as far as
-// it was told that they are taken up.
-func cookieOptions(client, told *packet.Options) packet.Options {
-	return packet.Options{
-		MSS: client.MSS, WScale: client.WScale, HasWScale: told.HasWScale, SACKPermitted: told.SACKPermitted,
-	}
 }

@@ -9,7 +9,6 @@ import (
 	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
 	"nfqfw/internal/syncookie"
-	"nfqfw/synproxy"
 )
 
 // tickInterval is the daemon's.
@@ -104,11 +103,7 @@ func (g *gateway) answer(p *packet.Packet) bool {
 	if w.trace != nil {
 		w.tracef("%v: answered in the kernel", show(p))
 	}
-	isn := g.answers.Jar().Bake(p.Tuple, p.Seq, packet.Options{
-		MSS: p.Options.MSS, WScale: p.Options.WScale, HasWScale: told.HasWScale, SACKPermitted: told.SACKPermitted,
-	})
-	told.TSVal = synproxy.Stamp(isn, p.Options)
-	s := synproxy.SYNACK(p.Tuple, isn, p.Seq, told)
+	s := syncookie.SYNACK(g.answers.Jar(), p, told)
 	g.wake()
 	g.inject(&s)
 	return true
