@@ -50,8 +50,9 @@ func (c *Cookies) open(seed uint64) (err error) {
 			return err
 		}
 	}
+	// Populated, so that the daemon's memory grows by its states only.
 	for i, size := range [...]uint32{serviceSize * (syncookie.Services + 1), cellSize * syncookie.Cells} {
-		if c.mapped[i], err = unix.Mmap(c.maps[i].FD(), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		if c.mapped[i], err = unix.Mmap(c.maps[i].FD(), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
 			return os.NewSyscallError("mmap", err)
 		}
 	}

@@ -16,7 +16,7 @@ const (
 	Cells = 1 << CellBits
 
 	// ServiceBits and CellBits are the bits of their numbers.
-	ServiceBits, CellBits = 10, 20
+	ServiceBits, CellBits = 10, 19
 )
 
 // Rest is for how long, at least, a service was answered for no more before its room is
