@@ -30,6 +30,7 @@ type answerer struct {
 	last    uint64                   // of these numbers
 	over    bool                     // there is one that could not be listed
 	retry   time.Duration            // when that is tried again
+	closed  bool                     // it is attached to no interface any more
 }
 
 // openAnswerer has the kernel answer SYNs, if the process may.
@@ -44,11 +45,16 @@ func (d *daemon) openAnswerer() error {
 	return nil
 }
 
+// closeAnswerer has the kernel answer no more. Others may be at the answerer yet.
 func (d *daemon) closeAnswerer() error {
-	if d.answerer == nil {
+	a := d.answerer
+	if a == nil {
 		return nil
 	}
-	return d.answerer.cookies.Detach(func(uint32) bool { return true })
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	return a.cookies.Detach(func(uint32) bool { return true })
 }
 
 // relist has the kernel answer nobody that a rule or a table names now. What no rule and no
@@ -187,7 +193,7 @@ func (a *answerer) use(d *daemon, ifindex uint32) {
 	defer a.mu.Unlock()
 	_, known := a.used[ifindex]
 	in := d.interfaces.link(ifindex)
-	if known || !in.ethernet {
+	if known || !in.ethernet || a.closed {
 		if a.cookies.Attached(ifindex) {
 			a.used[ifindex] = d.now()
 		}
