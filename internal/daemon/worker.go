@@ -107,6 +107,29 @@ type worker struct {
 	unlogged int // drops since the last line about one
 	links    *linkWatch
 	looked   bool // at what happened before this batch
+
+	batch  int           // packets that it has at most
+	judged int           // packets of this batch
+	behind time.Duration // since when every batch was full; 0: the last was not
+}
+
+// overrunTime is for how long the queue may never be found empty until there are too many
+// packets: longer than a burst of clients takes.
+const overrunTime = 50 * time.Millisecond
+
+// lag notes whether more packets wait than one batch takes, and tells if that has gone on for
+// too long.
+func (w *worker) lag() {
+	full := w.judged == w.batch
+	w.judged = 0
+	switch now := w.now(); {
+	case !full:
+		w.behind = 0
+	case w.behind == 0:
+		w.behind = now
+	case now >= w.behind+overrunTime:
+		w.engine.Overrun(now)
+	}
 }
 
 func (d *daemon) newWorker(i int) (*worker, error) {
@@ -123,7 +146,7 @@ func (d *daemon) newWorker(i int) (*worker, error) {
 		return nil, errors.Join(err, q.Close(), x.close())
 	}
 	d.queues = append(d.queues, q)
-	return &worker{executor: x, queue: q, decoder: wire.NewDecoder(), links: links}, nil
+	return &worker{executor: x, queue: q, decoder: wire.NewDecoder(), links: links, batch: queueConfig(q.Number(), d.log).Batch}, nil
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -137,6 +160,7 @@ func (w *worker) close() error {
 // Handle is the way of a packet: decode, decide, carry out, answer.
 func (w *worker) Handle(m *nfq.Message) {
 	w.beat()
+	w.judged++
 	w.look()
 	if r := w.decode(m); r != packet.ReasonMatch {
 		w.engine.Counters().Reasons[r].Add(1)
@@ -173,6 +197,7 @@ func (w *worker) look() {
 func (w *worker) Flush() {
 	w.looked = false
 	w.flush()
+	w.lag()
 	w.tellBegun()
 	w.rest()
 }

@@ -237,3 +237,28 @@ func TestAnswersNoMoreSources(t *testing.T) {
 	a.tick()
 	a.expect("a second source", synOf("203.0.113.9", 5000), false)
 }
+
+// While packets come faster than they are judged SYNs are answered with cookies, for a second
+// at least, and for as long as many are half-open.
+func TestOverrun(t *testing.T) {
+	a := newAnswering(t, synproxy.CookiesAdaptive, webRule)
+	p := synOf(someClient, 4000)
+	a.Overrun(a.now)
+	began := a.now
+	for {
+		stays := a.now < began+overrunTime
+		a.asked(p)
+		if cookies := a.Len() == 0; cookies != stays {
+			t.Fatalf("after %v: cookies %v", a.now-began, cookies)
+		}
+		if !stays {
+			break
+		}
+		a.tick()
+	}
+	never := newAnswering(t, synproxy.CookiesNever, webRule)
+	never.Overrun(never.now)
+	if never.asked(p); never.Len() != 1 {
+		t.Error("cookies, and the mode is never")
+	}
+}

@@ -19,6 +19,7 @@ type pressure struct {
 	cookies  [2]cookiesOut // of the newer and of the older key
 	on       atomic.Bool
 	since    atomic.Int64 // when it was last switched: a time.Duration
+	held     atomic.Int64 // it is not switched off before that time
 	switches atomic.Uint64
 	reported bool // what Switches has told last; only its caller's
 	_        [64]byte
@@ -50,9 +51,18 @@ func (p *pressure) rise(start float64, now time.Duration) {
 	}
 }
 
+// hold switches on, if it is off, and keeps it on until a time.
+func (p *pressure) hold(now, until time.Duration) {
+	p.held.Store(int64(until))
+	if p.on.CompareAndSwap(false, true) {
+		p.since.Store(int64(now))
+		p.switches.Add(1)
+	}
+}
+
 // fall looks whether there are fewer than the end mark now.
 func (p *pressure) fall(end float64, now time.Duration) {
-	if p.on.Load() && p.halfOpen() < p.mark(end) && p.on.CompareAndSwap(true, false) {
+	if p.on.Load() && int64(now) >= p.held.Load() && p.halfOpen() < p.mark(end) && p.on.CompareAndSwap(true, false) {
 		p.since.Store(int64(now))
 		p.switches.Add(1)
 	}
@@ -190,6 +200,18 @@ func (e *Engine) pressure(rule string, p *pressure) Pressure {
 	return Pressure{
 		Rule: rule, On: p.on.Load(), Since: p.lastSwitch(), Switches: p.switches.Load(),
 		HalfOpen: int(p.halfOpen()), Start: int(p.mark(marks.start)), End: int(p.mark(marks.end)),
+	}
+}
+
+// overrunTime is for how long at least SYNs are answered with cookies once packets have come
+// faster than they were judged: a flood has as many half-open by then.
+const overrunTime = time.Second
+
+// Overrun tells that for some time now more packets have come than were judged: who waits for
+// many to be half-open would have them wait. It has no effect unless cookies are adaptive.
+func (e *Engine) Overrun(now time.Duration) {
+	if e.rules.Load().cookies == synproxy.CookiesAdaptive {
+		e.total.hold(now, now+overrunTime)
 	}
 }
 

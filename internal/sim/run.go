@@ -59,6 +59,9 @@ func (w *world) begin() {
 	if w.story.server.reboots {
 		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), w.reboot)
 	}
+	if w.story.gateway.overruns {
+		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), func() { w.gateway.engine.Overrun(w.clock.now) })
+	}
 	if w.story.gateway.drains {
 		w.clock.after(time.Duration(w.rand.Int64N(int64(w.story.openFor))), w.drain)
 	}

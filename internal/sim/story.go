@@ -61,6 +61,7 @@ type policy struct {
 	stamps     bool         // the kernel translates timestamps
 	flushes    bool         // somebody empties the kernel's table, now and then
 	full       bool         // now and then it takes no entry
+	overruns   bool         // once more packets come than it judges
 	drains     bool         // it is about to stop: what would be proxied is kept
 	grants     bool         // its kernel lets connections pass that are granted
 	answers    bool         // its kernel answers SYNs itself, where it may
@@ -161,6 +162,7 @@ func newPolicy(r *rand.Rand) policy {
 		p.count = rules.CountStates
 	}
 	p.drains = oneIn(r, 16)
+	p.overruns = oneIn(r, 4)
 	if r.IntN(2) == 0 { // a mark of one or two connections
 		p.start, p.end = 0.0002, 0.0001
 	}
