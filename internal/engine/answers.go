@@ -41,6 +41,7 @@ type service struct {
 	inDev   uint32
 	server  packet.Options
 	room    uint16        // the largest MSS that the interface has room for; 0: not known
+	few     uint32        // states that a source may have
 	stamps  bool          // the kernel could translate timestamps
 	ended   time.Duration // by when it was answered for last; if not live
 	counted uint64        // of the SYNs that were answered at this place
@@ -182,7 +183,7 @@ func (v *visit) letAnswer(server *packet.Options) {
 	s := &a.services[i]
 	next := service{
 		live: true, set: v.rules.Load(), rule: v.rule, to: v.p.Tuple, inDev: v.p.InDev, server: *server, room: v.p.InRoom,
-		stamps: v.stamps.Load(), counted: s.counted,
+		few: v.rule.few(), stamps: v.stamps.Load(), counted: s.counted,
 	}
 	same := s.is(&next)
 	switch {
@@ -194,7 +195,7 @@ func (v *visit) letAnswer(server *packet.Options) {
 	}
 	if !same {
 		told := v.told(&v.p.Tuple, &anything, server, true)
-		a.table.Put(i, &v.p.Tuple, v.p.InDev, &told, v.p.InRoom, v.rule.few())
+		a.table.Put(i, &v.p.Tuple, v.p.InDev, &told, v.p.InRoom, next.few)
 	}
 	*s = next
 	a.count.Add(1)
@@ -214,7 +215,7 @@ var anything = packet.Options{HasWScale: true, SACKPermitted: true, HasTimestamp
 // is says whether the kernel needs to be told nothing else of a service.
 func (s *service) is(other *service) bool {
 	return s.to.Dst == other.to.Dst && s.to.DstPort == other.to.DstPort && s.inDev == other.inDev &&
-		s.server == other.server && s.stamps == other.stamps && s.room == other.room
+		s.server == other.server && s.stamps == other.stamps && s.room == other.room && s.few == other.few
 }
 
 // answersAll says whether all strangers are answered for a service like the client of the

@@ -262,3 +262,22 @@ func TestOverrun(t *testing.T) {
 		t.Error("cookies, and the mode is never")
 	}
 }
+
+// A reload that changes a limit changes who is answered.
+func TestAnswersOtherLimit(t *testing.T) {
+	a := newAnswering(t, synproxy.CookiesAlways, webRule)
+	p := synOf(someClient, 4000)
+	a.asked(p)
+	a.asked(a.ack(synOf(someClient, 4001)))
+	a.expect("one of two", synOf(someClient, 4002), true)
+	stricter := webRule
+	stricter.MaxSrcConn = 1
+	c := grantingConfig(stricter)
+	c.Cookies = synproxy.CookiesAlways
+	a.Reload(a.now, c)
+	a.Withdraw(a.now)
+	a.now += syncookie.Rest
+	a.asked(synOf("203.0.113.9", 5000))
+	a.expect("a stranger", synOf("203.0.113.9", 5001), true)
+	a.expect("one of one", synOf(someClient, 4002), false)
+}
