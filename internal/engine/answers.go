@@ -26,6 +26,7 @@ type answers struct {
 	count atomic.Int64  // of those that are answered for
 	next  atomic.Int64  // the time before which nobody looks, a time.Duration
 	begun atomic.Bool   // there are new ones, of which nobody was told
+	last  atomic.Int64  // when one was last known to be answered for, a time.Duration; 0: never
 
 	mu       sync.Mutex
 	off      bool
@@ -166,6 +167,17 @@ func (a *answers) end(i int, now time.Duration) {
 	a.table.Until(i, 0)
 	a.services[i].live, a.services[i].ended = false, now
 	a.count.Add(-1)
+	a.last.Store(int64(now))
+}
+
+// answeredInKernel says whether a cookie can be out that the kernel has made.
+func (v *visit) answeredInKernel() bool {
+	a := v.answers
+	if a == nil {
+		return false
+	}
+	last := time.Duration(a.last.Load())
+	return a.count.Load() > 0 || last > 0 && v.now < last+cookieLife
 }
 
 // letAnswer has the kernel answer other SYNs like this one, which was answered with a

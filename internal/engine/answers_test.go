@@ -281,3 +281,18 @@ func TestAnswersOtherLimit(t *testing.T) {
 	a.expect("a stranger", synOf("203.0.113.9", 5001), true)
 	a.expect("one of one", synOf(someClient, 4002), false)
 }
+
+// Where the kernel has answered nobody, a cookie that is not the state's is an older SYN's.
+func TestAnswersOlderSYN(t *testing.T) {
+	a := newAnswering(t, synproxy.CookiesAdaptive, webRule)
+	p := synOf(someClient, 4000)
+	a.asked(p)
+	old := a.d.Segments()[0].Seq
+	again := *p
+	again.Seq = 7777
+	a.asked(&again)
+	a.asked(&packet.Packet{Tuple: p.Tuple, Seq: p.Seq + 1, Ack: old + 1, Flags: packet.ACK, Conn: packet.ConnNew, InDev: 1, InName: "eth0"})
+	if s := a.d.Segments(); len(s) != 1 || !s[0].Flags.Has(packet.RST) || a.Len() != 1 {
+		t.Errorf("%d states, and the ACK of the older SYN is answered with %+v", a.Len(), s)
+	}
+}

@@ -125,12 +125,14 @@ func (v *visit) proveClient() {
 }
 
 // overtaken begins anew, if the kernel has answered another SYN of the client's meanwhile, or
-// this one by a newer key, and the client repeats that cookie. It says whether it did.
+// this one by a newer key, and the client repeats that cookie. It says whether it did. Else an
+// ACK that repeats another cookie is an answer to an older SYN than the state's.
 func (v *visit) overtaken() bool {
-	if v.answers == nil || v.p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
+	if !v.answeredInKernel() || v.p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
 		return false
 	}
-	if _, _, ok := v.repeats(); !ok {
+	v.rule, v.trial = v.rules.Load().find(v.p)
+	if _, _, ok := v.repeats(); !ok || v.cookieRule() == nil {
 		return false
 	}
 	v.remove()
