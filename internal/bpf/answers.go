@@ -37,7 +37,6 @@ const (
 	routeAt      = newTCPAt // before that is written
 	maxTCP       = 60
 	etherLen     = 14
-	maxOldTCP    = 64 // room for maxTCP, in whole double words
 	addressesLen = 12 // of an Ethernet header
 )
 
@@ -78,14 +77,13 @@ func answers(a answering) asm.Instructions {
 	c := &code{shared: shared{seed: a.seed}, link: etherLen}
 	c.expected()
 	c.parse()
-	c.opens()
+	c.wholeSYN()
 	c.service(a.services)
 	c.stranger(a.cells, a.listed)
 	c.route()
 	c.optionsOfSYN()
 	c.tell()
 	c.bake()
-	c.options = 0
 	c.segment()
 	c.send()
 	c.answer("drop", tcxDrop)
@@ -104,23 +102,21 @@ func (c *code) expected() {
 	c.label = "ip"
 }
 
-// opens goes on for a SYN that is whole and has no payload. R9 is where its options begin
+// wholeSYN goes on for a SYN that is whole and has no payload. R9 is where its options begin
 // then, and R8 where they end.
-func (c *code) opens() {
+func (c *code) wholeSYN() {
+	c.control()
 	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
-		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.PSH|packet.ACK|packet.URG)),
 		asm.JNE.Imm(asm.R1, int32(packet.SYN), "no"),
 		asm.LoadMem(asm.R1, asm.RFP, headerAt, asm.Byte), asm.JNE.Imm(asm.R1, plainIPv4, "one"),
 		asm.LoadMem(asm.R1, asm.RFP, headerAt+6, asm.Half), asm.HostTo(asm.BE, asm.R1, asm.Half),
 		asm.And.Imm(asm.R1, 0x3fff), asm.JNE.Imm(asm.R1, 0, "no"), // a fragment
 	)
 	c.label = "one"
+	c.bare()
 	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, offsetAt, asm.Byte), asm.RSh.Imm(asm.R1, 4), asm.LSh.Imm(asm.R1, 2),
-		asm.JLT.Imm(asm.R1, tcpLen, "no"), asm.JGT.Imm(asm.R1, maxTCP, "no"),
+		asm.Sub.Reg(asm.R1, asm.R9), asm.JLT.Imm(asm.R1, tcpLen, "no"), asm.JGT.Imm(asm.R1, maxTCP, "no"),
 		asm.StoreMem(asm.RFP, countAt, asm.R1, asm.DWord),
-		asm.Add.Reg(asm.R1, asm.R9), asm.JNE.Reg(asm.R1, asm.R8, "no"),
 		asm.Add.Imm(asm.R8, etherLen),
 		asm.Add.Imm(asm.R9, etherLen), asm.StoreMem(asm.RFP, tcpOffAt, asm.R9, asm.DWord),
 		asm.Add.Imm(asm.R9, tcpLen),
@@ -129,7 +125,6 @@ func (c *code) opens() {
 
 // service puts the service of the packet into R7, if it is answered for now.
 func (c *code) service(services int) {
-	field := func(offset uintptr) int16 { return int16(offset) }
 	var s syncookie.Service
 	c.add(
 		asm.LoadMem(asm.R1, asm.R6, skbIfindex, asm.Word), asm.StoreMem(asm.RFP, deviceAt, asm.R1, asm.DWord),
@@ -139,23 +134,18 @@ func (c *code) service(services int) {
 	c.element(services, "no")
 	c.add(asm.Mov.Reg(asm.R7, asm.R0))
 	for i := int16(0); i < 16; i += 8 {
-		c.unlike(asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), keyAt+16+i)
+		c.unlike(asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), keyAt+16+i, "no")
 	}
-	c.unlike(asm.LoadMem(asm.R1, asm.R7, field(unsafe.Offsetof(s.InDev)), asm.Word), deviceAt)
-	c.unlike(asm.LoadMem(asm.R1, asm.R7, field(unsafe.Offsetof(s.Port)), asm.Half), portAt)
+	c.unlike(asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(s.InDev)), asm.Word), deviceAt, "no")
+	c.unlike(asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(s.Port)), asm.Half), portAt, "no")
 	c.add(
 		asm.FnKtimeGetNs.Call(),
-		asm.LoadMem(asm.R1, asm.R7, field(unsafe.Offsetof(s.Until)), asm.DWord),
+		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(s.Until)), asm.DWord),
 		asm.JGE.Reg(asm.R0, asm.R1, "no"),
 		asm.Mov.Imm(asm.R1, syncookie.Services),
 	)
 	c.element(services, "no")
 	c.add(asm.StoreMem(asm.RFP, headerOf, asm.R0, asm.DWord))
-}
-
-// unlike says no unless what is loaded into R1 is a double word of the frame.
-func (c *code) unlike(load asm.Instruction, at int16) {
-	c.add(load, asm.LoadMem(asm.R2, asm.RFP, at, asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, "no"))
 }
 
 // stranger goes on for a client that has no state of this tuple, and few that limits are
@@ -181,10 +171,9 @@ func (c *code) stranger(cells, listed int) {
 	c.add(asm.And.Imm(asm.R1, syncookie.Cells-1))
 	c.element(cells, "no")
 	c.add(asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(syncookie.Cell{}.Tuple)), asm.Word), asm.JNE.Imm(asm.R1, 0, "no"))
+	c.copy(keyAt, listedAt+4, 16)
 	c.add(
 		asm.Mov.Imm(asm.R1, 128), asm.StoreMem(asm.RFP, listedAt, asm.R1, asm.Word),
-		asm.LoadMem(asm.R1, asm.RFP, keyAt, asm.DWord), asm.StoreMem(asm.RFP, listedAt+4, asm.R1, asm.DWord),
-		asm.LoadMem(asm.R1, asm.RFP, keyAt+8, asm.DWord), asm.StoreMem(asm.RFP, listedAt+12, asm.R1, asm.DWord),
 		asm.LoadMapPtr(asm.R1, listed),
 		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, listedAt),
 		asm.FnMapLookupElem.Call(),

@@ -127,10 +127,16 @@ func another(fd uintptr) (int, error) {
 // slotSize is that of a slot, and of the header.
 const slotSize = int(unsafe.Sizeof(grant.Slot{}))
 
+// mapped is a map's memory, of so many octets.
+func mapped(m *ebpf.Map, size, flags int) ([]byte, error) {
+	b, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|flags)
+	return b, os.NewSyscallError("mmap", err)
+}
+
 func (p *Programs) mapMemory() (err error) {
 	const size = slotSize * (grant.Slots + 1)
-	if p.memory, err = unix.Mmap(p.maps[grantsMap].FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
-		return os.NewSyscallError("mmap", err)
+	if p.memory, err = mapped(p.maps[grantsMap], size, 0); err != nil {
+		return err
 	}
 	p.slots = unsafe.Slice((*grant.Slot)(unsafe.Pointer(&p.memory[0])), grant.Slots)
 	p.header = (*grant.Header)(unsafe.Pointer(&p.memory[slotSize*grant.Slots]))

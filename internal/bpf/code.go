@@ -89,6 +89,26 @@ func (c *code) cameBy(field uintptr) {
 	)
 }
 
+// unlike goes to otherwise unless what is loaded into R1 is a double word of the frame.
+func (c *code) unlike(load asm.Instruction, at int16, otherwise string) {
+	c.add(load, asm.LoadMem(asm.R2, asm.RFP, at, asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, otherwise))
+}
+
+// zero clears n octets of the frame, in whole double words.
+func (c *code) zero(at, n int16) {
+	c.add(asm.Mov.Imm(asm.R1, 0))
+	for i := int16(0); i < n; i += 8 {
+		c.add(asm.StoreMem(asm.RFP, at+i, asm.R1, asm.DWord))
+	}
+}
+
+// copy copies n octets of the frame, in whole double words.
+func (c *code) copy(from, to, n int16) {
+	for i := int16(0); i < n; i += 8 {
+		c.add(asm.LoadMem(asm.R1, asm.RFP, from+i, asm.DWord), asm.StoreMem(asm.RFP, to+i, asm.R1, asm.DWord))
+	}
+}
+
 // answer ends the program.
 func (c *code) answer(label string, a int32) {
 	c.label = label

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -52,8 +51,8 @@ func (c *Cookies) open(seed uint64) (err error) {
 	}
 	// Populated, so that the daemon's memory grows by its states only.
 	for i, size := range [...]uint32{serviceSize * (syncookie.Services + 1), cellSize * syncookie.Cells} {
-		if c.mapped[i], err = unix.Mmap(c.maps[i].FD(), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
-			return os.NewSyscallError("mmap", err)
+		if c.mapped[i], err = mapped(c.maps[i], int(size), unix.MAP_POPULATE); err != nil {
+			return err
 		}
 	}
 	services, header := c.mapped[0], &c.mapped[0][serviceSize*syncookie.Services]

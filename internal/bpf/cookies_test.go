@@ -124,7 +124,7 @@ func TestAnswersAsTheEngineDoes(t *testing.T) {
 			t.Fatalf("%d are counted", n)
 		}
 		var want []byte
-		if room := c.Table.RoomOf(i); decoded && in.Options.MSS > room {
+		if room := c.Table.Services[i].Room; decoded && in.Options.MSS > room {
 			in.Options.MSS = room
 		}
 		if told, ok := c.Table.Answer(Now(), &in); decoded && ok {

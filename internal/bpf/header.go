@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf/asm"
+
+	"nfqfw/internal/packet"
 )
 
 // Fields of the kernel's struct __sk_buff (bpf.h).
@@ -60,9 +62,7 @@ func (c *code) ipv6() {
 		asm.LoadMem(asm.R1, asm.RFP, headerAt+6, asm.Byte),
 		asm.JNE.Imm(asm.R1, protoTCP, "no"),
 	)
-	for i := int16(0); i < 32; i += 8 {
-		c.add(asm.LoadMem(asm.R1, asm.RFP, headerAt+8+i, asm.DWord), asm.StoreMem(asm.RFP, keyAt+i, asm.R1, asm.DWord))
-	}
+	c.copy(headerAt+8, keyAt, 32)
 	c.add(
 		asm.LoadMem(asm.R8, asm.RFP, headerAt+4, asm.Half), asm.HostTo(asm.BE, asm.R8, asm.Half),
 		asm.Add.Imm(asm.R8, ipv6Len),
@@ -94,16 +94,28 @@ func (c *code) ipv4() {
 	c.load(at(c.link+ipv4Len), tcpAt, tcpLen)
 }
 
+// control puts the control bits of the TCP header into R1.
+func (c *code) control() {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
+		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.PSH|packet.ACK|packet.URG)),
+	)
+}
+
+// bare goes on for a packet that ends with its TCP header.
+func (c *code) bare() {
+	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, offsetAt, asm.Byte), asm.RSh.Imm(asm.R1, 4), asm.LSh.Imm(asm.R1, 2),
+		asm.Add.Reg(asm.R1, asm.R9),
+		asm.JNE.Reg(asm.R1, asm.R8, "no"),
+	)
+}
+
 // plain goes on at done for a packet that means nothing to an application: it has no
 // payload, no option of TCP Fast Open, and none that is not whole.
 func (c *code) plain(done string) {
-	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, offsetAt, asm.Byte),
-		asm.RSh.Imm(asm.R1, 4), asm.LSh.Imm(asm.R1, 2),
-		asm.Add.Reg(asm.R1, asm.R9),
-		asm.JNE.Reg(asm.R1, asm.R8, "no"),
-		asm.Add.Imm(asm.R9, tcpLen), // now where the next option is
-	)
+	c.bare()
+	c.add(asm.Add.Imm(asm.R9, tcpLen)) // now where the next option is
 	for range maxOptions {
 		c.option(done, nil)
 	}

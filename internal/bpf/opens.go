@@ -13,9 +13,8 @@ import (
 func opens(s shared) asm.Instructions {
 	c := &code{shared: s}
 	c.parse()
+	c.control()
 	c.add(
-		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
-		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.PSH|packet.ACK|packet.URG)),
 		asm.JEq.Imm(asm.R1, int32(packet.SYN), "syn"),
 		asm.JNE.Imm(asm.R1, int32(packet.SYN|packet.ACK), "no"),
 	)
@@ -82,14 +81,7 @@ func (c *code) find(port int16) {
 // same compares the slot at R7 with the key.
 func (c *code) same(otherwise string) {
 	for i := int16(0); i < 32; i += 8 {
-		c.add(
-			asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, keyAt+i, asm.DWord),
-			asm.JNE.Reg(asm.R1, asm.R2, otherwise),
-		)
+		c.unlike(asm.LoadMem(asm.R1, asm.R7, i, asm.DWord), keyAt+i, otherwise)
 	}
-	c.add(
-		asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.Port)), asm.Half),
-		asm.LoadMem(asm.R2, asm.RFP, keyAt+32, asm.DWord),
-		asm.JNE.Reg(asm.R1, asm.R2, otherwise),
-	)
+	c.unlike(asm.LoadMem(asm.R1, asm.R7, int16(unsafe.Offsetof(grant.Slot{}.Port)), asm.Half), keyAt+32, otherwise)
 }

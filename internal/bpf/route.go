@@ -28,10 +28,7 @@ const (
 // route goes on if the answer would leave by the interface that the SYN came in by. Where
 // the machine does not forward the kernel does not say, and it has to have no other.
 func (c *code) route() {
-	c.add(asm.Mov.Imm(asm.R1, 0))
-	for i := int16(0); i < fibLen; i += 8 {
-		c.add(asm.StoreMem(asm.RFP, routeAt+i, asm.R1, asm.DWord))
-	}
+	c.zero(routeAt, fibLen)
 	c.add(
 		asm.Mov.Imm(asm.R1, protoTCP), asm.StoreMem(asm.RFP, routeAt+fibProtocol, asm.R1, asm.Byte),
 		asm.LoadMem(asm.R1, asm.RFP, tcpAt+2, asm.Half), asm.StoreMem(asm.RFP, routeAt+fibSrcPort, asm.R1, asm.Half),
@@ -45,12 +42,8 @@ func (c *code) route() {
 	)
 	c.label = "route6"
 	c.add(asm.Mov.Imm(asm.R1, familyIPv6), asm.StoreMem(asm.RFP, routeAt, asm.R1, asm.Byte))
-	for i := int16(0); i < 16; i += 8 {
-		c.add(
-			asm.LoadMem(asm.R1, asm.RFP, keyAt+16+i, asm.DWord), asm.StoreMem(asm.RFP, routeAt+fibSrc+i, asm.R1, asm.DWord),
-			asm.LoadMem(asm.R1, asm.RFP, keyAt+i, asm.DWord), asm.StoreMem(asm.RFP, routeAt+fibDst+i, asm.R1, asm.DWord),
-		)
-	}
+	c.copy(keyAt+16, routeAt+fibSrc, 16)
+	c.copy(keyAt, routeAt+fibDst, 16)
 	c.label = "lookup"
 	c.add(
 		asm.Mov.Reg(asm.R1, asm.R6),

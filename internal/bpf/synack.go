@@ -14,10 +14,7 @@ import (
 // segment writes the header of the answer, as wire.Append does, and has its length in R8.
 // In the place of its checksum is that of the client's.
 func (c *code) segment() {
-	c.add(asm.Mov.Imm(asm.R1, 0))
-	for i := int16(0); i < maxOldTCP; i += 8 {
-		c.add(asm.StoreMem(asm.RFP, newTCPAt+i, asm.R1, asm.DWord))
-	}
+	c.zero(newTCPAt, maxTCP)
 	c.add(
 		asm.LoadMem(asm.R1, asm.RFP, tcpAt, asm.Half), asm.StoreMem(asm.RFP, newTCPAt+2, asm.R1, asm.Half),
 		asm.LoadMem(asm.R1, asm.RFP, tcpAt+2, asm.Half), asm.StoreMem(asm.RFP, newTCPAt, asm.R1, asm.Half),
@@ -121,10 +118,7 @@ func (c *code) send() {
 // difference puts into R9 what the sum of our header has more than that of the client's.
 // Sums are told by their differences, as the kernel may have left the rest to an interface.
 func (c *code) difference() {
-	c.add(asm.Mov.Imm(asm.R1, 0))
-	for i := int16(0); i < maxOldTCP; i += 8 {
-		c.add(asm.StoreMem(asm.RFP, oldTCPAt+i, asm.R1, asm.DWord))
-	}
+	c.zero(oldTCPAt, maxTCP)
 	c.add(
 		asm.Mov.Reg(asm.R1, asm.R6), asm.LoadMem(asm.R2, asm.RFP, tcpOffAt, asm.DWord),
 		asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, oldTCPAt),
@@ -188,12 +182,8 @@ func (c *code) ipHeader() {
 		asm.Mov.Reg(asm.R1, asm.R8), asm.HostTo(asm.BE, asm.R1, asm.Half), asm.StoreMem(asm.RFP, ipAt+4, asm.R1, asm.Half),
 		asm.Mov.Imm(asm.R1, protoTCP|hopLimit<<8), asm.StoreMem(asm.RFP, ipAt+6, asm.R1, asm.Half),
 	)
-	for i := int16(0); i < 16; i += 8 {
-		c.add(
-			asm.LoadMem(asm.R1, asm.RFP, keyAt+16+i, asm.DWord), asm.StoreMem(asm.RFP, ipAt+8+i, asm.R1, asm.DWord),
-			asm.LoadMem(asm.R1, asm.RFP, keyAt+i, asm.DWord), asm.StoreMem(asm.RFP, ipAt+24+i, asm.R1, asm.DWord),
-		)
-	}
+	c.copy(keyAt+16, ipAt+8, 16)
+	c.copy(keyAt, ipAt+24, 16)
 	c.add(asm.Mov.Imm(asm.R4, ipv6Len))
 	c.label = "addressed"
 	c.add(

@@ -51,7 +51,7 @@ type service struct {
 // SetAnswers has the kernel answer SYNs for the engine, whose clock is ahead of the
 // engine's time by so much. It is to be called before there is a packet.
 func (e *Engine) SetAnswers(t *syncookie.Table, ahead time.Duration) {
-	e.answers = &answers{table: t, ahead: ahead, services: make([]service, t.Len())}
+	e.answers = &answers{table: t, ahead: ahead, services: make([]service, len(t.Services))}
 	t.SetKeys(e.jar.Keys())
 	e.tellAll()
 }

@@ -27,9 +27,6 @@ func New(m Memory, seed uint64) *Table {
 // 0: there is none, or more than one.
 func (t *Table) SetSole(ifindex uint32) { t.Sole.Store(ifindex) }
 
-// Len is how many places there are for services.
-func (t *Table) Len() int { return len(t.Services) }
-
 // Jar makes the cookies that the kernel makes.
 func (t *Table) Jar() *cookie.Jar {
 	var keys [2]cookie.Key
@@ -133,9 +130,6 @@ func (t *Table) source(source *packet.Addr) *atomic.Uint32 {
 	}
 	return &t.Cells[(word^t.seed)*packet.MixFactor>>(64-t.bits)].Source
 }
-
-// RoomOf is the largest MSS that is believed at a place.
-func (t *Table) RoomOf(i int) uint16 { return t.Services[i].Room }
 
 // tuple is the count of a tuple.
 func (t *Table) tuple(of *packet.Tuple) *atomic.Uint32 {
