@@ -76,7 +76,7 @@ func (e *Engine) tellIn(i int) {
 // tellKernel tells the kernel of a state, as it is now.
 func (e *Engine) tellKernel(s *conntrack.State) {
 	if e.answers != nil {
-		e.answers.tell(s, !isStranger(s), occupies(s, &e.ruleOf(s).limits))
+		e.answers.tell(s, !isStranger(s), e.occupies(s))
 	}
 }
 
@@ -109,9 +109,9 @@ func difference(more bool) int {
 }
 
 // occupies says whether a state is one of those of its source that its rule's limits are
-// about. Nothing is that is not known.
-func occupies(s *conntrack.State, l *conntrack.Limits) bool {
-	return s.Counts() || l.States > 0 && s.Admitted()
+// about.
+func (e *Engine) occupies(s *conntrack.State) bool {
+	return s.Counts() || s.Admitted() && e.ruleOf(s).limits.States > 0
 }
 
 // isStranger says whether nothing is known of the state's client but that somebody has sent
@@ -135,32 +135,26 @@ func (e *Engine) Answering(now time.Duration, on bool) {
 
 // AnswersOn calls f for the interface of each service that the kernel answers for.
 func (e *Engine) AnswersOn(f func(inDev uint32)) {
-	a := e.answers
+	e.answers.eachLive(func(_ int, s *service) { f(s.inDev) })
+}
+
+// eachLive calls f for each service that the kernel answers for, with its place.
+func (a *answers) eachLive(f func(i int, s *service)) {
 	if a == nil || a.count.Load() == 0 {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range a.services {
-		if a.services[i].live {
-			f(a.services[i].inDev)
+		if s := &a.services[i]; s.live {
+			f(i, s)
 		}
 	}
 }
 
 // stopAnswers has the kernel answer for no service.
 func (e *Engine) stopAnswers(now time.Duration) {
-	a := e.answers
-	if a == nil || a.count.Load() == 0 {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i := range a.services {
-		if a.services[i].live {
-			a.end(i, now)
-		}
-	}
+	e.answers.eachLive(func(i int, _ *service) { e.answers.end(i, now) })
 }
 
 func (a *answers) end(i int, now time.Duration) {
@@ -170,14 +164,13 @@ func (a *answers) end(i int, now time.Duration) {
 	a.last.Store(int64(now))
 }
 
-// answeredInKernel says whether a cookie can be out that the kernel has made.
-func (v *visit) answeredInKernel() bool {
-	a := v.answers
+// lately says whether a cookie can be out that the kernel has made.
+func (a *answers) lately(now time.Duration) bool {
 	if a == nil {
 		return false
 	}
 	last := time.Duration(a.last.Load())
-	return a.count.Load() > 0 || last > 0 && v.now < last+cookieLife
+	return a.count.Load() > 0 || last > 0 && now < last+cookieLife
 }
 
 // letAnswer has the kernel answer other SYNs like this one, which was answered with a
@@ -272,30 +265,21 @@ func (x *entry) tellsSourcesApart() bool { return x.SourcePrefixV4 == 32 && x.So
 
 // putOffAnswers lets the kernel go on to answer where it may.
 func (e *Engine) putOffAnswers(now time.Duration) {
-	a := e.answers
-	if a == nil {
-		return
-	}
 	e.CountAnswers(now)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i := range a.services {
-		s := &a.services[i]
-		if !s.live {
-			continue
-		}
+	a := e.answers
+	a.eachLive(func(i int, s *service) {
 		if server, known := e.servers.Options(s.to, now); known && server == s.server && e.answersOn(s) {
 			a.table.Until(i, now+answerLife+a.ahead)
 		} else {
 			a.end(i, now)
 		}
-	}
+	})
 }
 
 // CountAnswers counts what the kernel has answered, so that all counters have it.
 func (e *Engine) CountAnswers(now time.Duration) {
 	a := e.answers
-	if a == nil {
+	if !a.lately(now) {
 		return
 	}
 	a.mu.Lock()

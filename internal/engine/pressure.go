@@ -45,24 +45,27 @@ func (p *pressure) mark(share float64) int64 {
 
 // rise looks whether there are more than the start mark now.
 func (p *pressure) rise(start float64, now time.Duration) {
-	if !p.on.Load() && p.halfOpen() > p.mark(start) && p.on.CompareAndSwap(false, true) {
-		p.since.Store(int64(now))
-		p.switches.Add(1)
+	if !p.on.Load() && p.halfOpen() > p.mark(start) {
+		p.turn(true, now)
 	}
 }
 
 // hold switches on, if it is off, and keeps it on until a time.
 func (p *pressure) hold(now, until time.Duration) {
 	p.held.Store(int64(until))
-	if p.on.CompareAndSwap(false, true) {
-		p.since.Store(int64(now))
-		p.switches.Add(1)
-	}
+	p.turn(true, now)
 }
 
 // fall looks whether there are fewer than the end mark now.
 func (p *pressure) fall(end float64, now time.Duration) {
-	if p.on.Load() && int64(now) >= p.held.Load() && p.halfOpen() < p.mark(end) && p.on.CompareAndSwap(true, false) {
+	if p.on.Load() && int64(now) >= p.held.Load() && p.halfOpen() < p.mark(end) {
+		p.turn(false, now)
+	}
+}
+
+// turn throws the switch, unless it is thrown that way already.
+func (p *pressure) turn(on bool, now time.Duration) {
+	if p.on.CompareAndSwap(!on, on) {
 		p.since.Store(int64(now))
 		p.switches.Add(1)
 	}

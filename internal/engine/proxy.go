@@ -128,7 +128,7 @@ func (v *visit) proveClient() {
 // this one by a newer key, and the client repeats that cookie. It says whether it did. Else an
 // ACK that repeats another cookie is an answer to an older SYN than the state's.
 func (v *visit) overtaken() bool {
-	if !v.answeredInKernel() || v.p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
+	if !v.answers.lately(v.now) || v.p.Flags&(packet.ACK|packet.SYN|packet.RST) != packet.ACK {
 		return false
 	}
 	v.rule, v.trial = v.rules.Load().find(v.p)

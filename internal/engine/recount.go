@@ -52,7 +52,7 @@ func (e *Engine) recountTold() error {
 		sh.Each(func(s *conntrack.State) {
 			known += one(s.Known)
 			occupying += one(s.Occupies)
-			missed += one(!isStranger(s) && !s.Known || occupies(s, &e.ruleOf(s).limits) && !s.Occupies)
+			missed += one(!isStranger(s) && !s.Known || e.occupies(s) && !s.Occupies)
 		})
 		sh.Unlock()
 	}
