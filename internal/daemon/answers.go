@@ -128,7 +128,10 @@ func (a *answerer) list(p netip.Prefix) {
 // listChange follows a change of a table, whose lock is held.
 func (d *daemon) listChange(t *table.Table, p netip.Prefix) {
 	a := d.answerer
-	if _, there := t.Entry(p); !there || a == nil {
+	if a == nil {
+		return
+	}
+	if _, there := t.Entry(p); !there {
 		return
 	}
 	a.mu.Lock()
@@ -170,12 +173,8 @@ func (d *daemon) answerOn() {
 
 // tellBegun has the ticker look where the kernel is to answer, if that is news.
 func (d *daemon) tellBegun() {
-	if !d.engine.AnswersBegun() {
-		return
-	}
-	select {
-	case d.answerer.begun <- struct{}{}:
-	default: // it will be seen
+	if d.engine.AnswersBegun() {
+		wake(d.answerer.begun)
 	}
 }
 
@@ -193,13 +192,14 @@ func (a *answerer) use(d *daemon, ifindex uint32) {
 	defer a.mu.Unlock()
 	_, known := a.used[ifindex]
 	in := d.interfaces.link(ifindex)
-	if known || !in.ethernet || a.closed {
-		if a.cookies.Attached(ifindex) {
-			a.used[ifindex] = d.now()
-		}
+	attached := a.cookies.Attached(ifindex)
+	if !attached && (known || !in.ethernet || a.closed) {
 		return
 	}
 	a.used[ifindex] = d.now()
+	if attached {
+		return
+	}
 	if err := a.cookies.Attach(ifindex); err != nil {
 		d.failures.Do(func() {
 			d.log.Warn("SYNs that come in by an interface wait for user space", "interface", in.name, "err", err)

@@ -21,6 +21,7 @@ type interfaces struct {
 	mu    sync.RWMutex
 	links map[uint32]link
 	last  map[string]uint32 // the index that each name had last, of links that are there or not
+	only  uint32            // index of the only link by which packets can leave this machine; 0: there are more, or none
 	moved map[uint32]uint32 // old indexes, and the new ones of links with the same names, which nobody has taken yet
 }
 
@@ -78,10 +79,15 @@ func (n *interfaces) exists(name string) bool {
 }
 
 // sole is the index of the only interface by which packets can leave this machine, or 0.
-func (n *interfaces) sole() (index uint32) {
+func (n *interfaces) sole() uint32 {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	for i, l := range n.links {
+	return n.only
+}
+
+// onlyOutside looks for it.
+func onlyOutside(links map[uint32]link) (index uint32) {
+	for i, l := range links {
 		switch {
 		case !l.outside:
 		case index != 0:
@@ -115,7 +121,7 @@ func (n *interfaces) refresh() {
 // become takes over what there is now. A link that has the name of one that is gone is
 // taken for the same, made anew.
 func (n *interfaces) become(links map[uint32]link) {
-	n.links = links
+	n.links, n.only = links, onlyOutside(links)
 	if len(n.last) > maxNames {
 		clear(n.last)
 	}

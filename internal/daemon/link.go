@@ -68,6 +68,15 @@ func (w *linkWatch) drainFrom(fd uintptr) bool {
 	}
 }
 
+// wake has whoever waits for a channel that has room for one look; who has not looked since
+// it was last woken will see.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // run listens until ctx ends. What the kernel had no room to tell was a change too.
 func (w *linkWatch) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = w.con.SetReadDeadline(time.Unix(1, 0)) })()
@@ -81,9 +90,6 @@ func (w *linkWatch) run(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("daemon: hear of interfaces: %w", err)
 		}
-		select {
-		case w.changed <- struct{}{}:
-		default: // it will be seen
-		}
+		wake(w.changed)
 	}
 }

@@ -46,10 +46,7 @@ func (f *flushes) add(k flushKey) {
 	f.mu.Lock()
 	f.pending[k] = struct{}{}
 	f.mu.Unlock()
-	select {
-	case f.wake <- struct{}{}:
-	default: // it will be seen
-	}
+	wake(f.wake)
 }
 
 func (f *flushes) take() flushSet {

@@ -113,21 +113,23 @@ type worker struct {
 	behind time.Duration // since when every batch was full; 0: the last was not
 }
 
-// overrunTime is for how long the queue may never be found empty until there are too many
+// lagTime is for how long the queue may never be found empty until there are too many
 // packets: longer than a burst of clients takes.
-const overrunTime = 50 * time.Millisecond
+const lagTime = 50 * time.Millisecond
 
 // lag notes whether more packets wait than one batch takes, and tells if that has gone on for
 // too long.
 func (w *worker) lag() {
 	full := w.judged == w.batch
 	w.judged = 0
-	switch now := w.now(); {
-	case !full:
+	if !full {
 		w.behind = 0
+		return
+	}
+	switch now := w.now(); {
 	case w.behind == 0:
 		w.behind = now
-	case now >= w.behind+overrunTime:
+	case now >= w.behind+lagTime:
 		w.engine.Overrun(now)
 	}
 }
@@ -146,7 +148,7 @@ func (d *daemon) newWorker(i int) (*worker, error) {
 		return nil, errors.Join(err, q.Close(), x.close())
 	}
 	d.queues = append(d.queues, q)
-	return &worker{executor: x, queue: q, decoder: wire.NewDecoder(), links: links, batch: queueConfig(q.Number(), d.log).Batch}, nil
+	return &worker{executor: x, queue: q, decoder: wire.NewDecoder(), links: links, batch: nfq.Default().Batch}, nil
 }
 
 func (w *worker) run(ctx context.Context) error {
