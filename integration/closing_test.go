@@ -88,3 +88,29 @@ func pfAddr(a netip.AddrPort) string {
 }
 
 func addrPortOf(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
+
+// An ACK of what the server sent before its FIN may come between that FIN and the ACK of
+// it: the last ACK of the connection is heard all the same.
+func TestLastACKNotFirst(t *testing.T) {
+	eachServer(t, AcceptOptions{}, func(g *guarded, first int) {
+		wire := openWire(g.t, g.lab, g.family)
+		p := g.open(g.source(first))
+		seq, ack, err := numbers(p.client)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		_ = p.client.CloseWrite()
+		g.waitSummary(g.source(first), "1 ESTABLISHED:FIN_WAIT_2")
+		g.lab.Client.lose(g.t, drop{family: g.family, chain: "OUTPUT", match: "--tcp-flags FIN,RST NONE", all: true})
+		defer g.lab.Client.lossless(g.t, g.family)
+		_ = p.server.CloseWrite()
+		g.waitSummary(g.source(first), "1 CLOSING:FIN_WAIT_2")
+		for _, acked := range []uint32{ack, ack + 1} {
+			late := rawPacket{src: addrPortOf(p.client.LocalAddr()), dst: g.srv.Addr(), seq: seq + 1, ack: acked, flags: flagACK}
+			if err := wire.send(late.octets()); err != nil {
+				g.t.Fatal(err)
+			}
+		}
+		g.waitSummary(g.source(first), "1 FIN_WAIT_2:FIN_WAIT_2")
+	})
+}

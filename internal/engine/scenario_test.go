@@ -555,6 +555,7 @@ func scenarioConfig(t testing.TB, words []string) Config {
 func markName(m packet.Mark) string {
 	name := map[packet.Mark]string{
 		packet.MarkOpening: " opening", packet.MarkTrack: " track", packet.MarkClear: " clear", packet.MarkSeen: " seen",
+		packet.MarkClear | packet.MarkClientClosed: " clear client-closed",
 	}[m&packet.MarkSteer]
 	if m&packet.MarkServerClosed != 0 {
 		name += " server-closed"

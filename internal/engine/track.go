@@ -108,8 +108,11 @@ func (v *visit) mark() packet.Mark {
 // steer is mark for a connection that is established.
 func steer(s *conntrack.State) packet.Mark {
 	m := packet.MarkClear
-	if s.AwaitsACK() || s.Src.State == conntrack.TimeWait || s.Handshake.Asking || s.Handshake.Ending || s.Doubted {
+	switch {
+	case s.AwaitsACK() || s.Src.State == conntrack.TimeWait || s.Handshake.Asking || s.Handshake.Ending || s.Doubted:
 		m = packet.MarkTrack
+	case s.Src.State > conntrack.Established:
+		m |= packet.MarkClientClosed
 	}
 	if s.Dst.State > conntrack.Established {
 		m |= packet.MarkServerClosed

@@ -161,7 +161,7 @@ func (w *writer) raw() {
 func (w *writer) mangle() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
 		// Payload of admitted connections goes no further.
-		w.line("-A %s%s%s -j RETURN", prefix+b, payload, steers(packet.MarkClear))
+		w.line("-A %s%s%s -j RETURN", prefix+b, payload, connmark(packet.MarkClear, packet.MarkCopies))
 		if p := w.config.Programs; p != nil {
 			w.line("-A %s%s%s%s --ctdir ORIGINAL%s -g %s", prefix+b, payload, connIs(packet.MarkOpening), established, asks(p.Admits), admitted)
 			w.line("-A %s%s -g %s", prefix+b, is(packet.MarkGranted), opened)
@@ -200,7 +200,7 @@ func (w *writer) copy(builtin string) {
 		}
 	}
 	w.line("-A %s%s%s -g %s", prefix+builtin, closes, established, copied)
-	w.line("-A %s%s%s%s -g %s", prefix+builtin, payload, steers(packet.MarkClosing), established, copied)
+	w.line("-A %s%s%s%s -g %s", prefix+builtin, payload, connmark(packet.MarkClosing, packet.MarkCopies), established, copied)
 }
 
 // clientIfaces match the interfaces by which clients come in, each once.
@@ -220,14 +220,18 @@ func (w *writer) clientIfaces() (list []string) {
 // closing writes the chain that marks a connection as closing, and as closed by its
 // server if the FIN is the server's.
 func (w *writer) closing() {
-	w.remember(Closing, established+" --ctdir %s"+connIsNot(0)+connIsNot(packet.MarkOpening), packet.MarkTrack)
+	const match = established + " --ctdir %s"
+	known := connIsNot(0) + connIsNot(packet.MarkOpening)
+	w.directions(Closing, match+known,
+		setConnmark(packet.MarkTrack, packet.MarkSteer),
+		setConnmark(packet.MarkTrack|packet.MarkServerClosed, packet.MarkMask))
 }
 
-// remember marks the connection of a FIN with m, and as closed by its server if the FIN is
-// the server's. The match has a place for the direction.
-func (w *writer) remember(chain, match string, m packet.Mark) {
-	w.line("-A %s%s -j %s", chain, fmt.Sprintf(match, "ORIGINAL"), setConnmark(m, packet.MarkSteer))
-	w.line("-A %s%s -j %s", chain, fmt.Sprintf(match, "REPLY"), setConnmark(m|packet.MarkServerClosed, packet.MarkMask))
+// directions says what becomes of a FIN, of the client's and of the server's. The match has
+// a place for the direction.
+func (w *writer) directions(chain, match, client, server string) {
+	w.line("-A %s%s -j %s", chain, fmt.Sprintf(match, "ORIGINAL"), client)
+	w.line("-A %s%s -j %s", chain, fmt.Sprintf(match, "REPLY"), server)
 }
 
 // translate writes the chain whose rules are never asked. The kernel tracks, and
@@ -323,10 +327,13 @@ func asks(program string) string { return " -m bpf --object-pinned " + program }
 
 // copies writes the chain that copies a FIN of an admitted connection, and the first
 // packet after it, which is most likely the answer. If it is not, the other side's FIN
-// acknowledges this one.
+// acknowledges this one. All that follows both is copied: one of it is the last ACK.
 func (w *writer) copies() {
-	w.line("-A %s%s -j %s", copied, payload, setConnmark(packet.MarkClear, packet.MarkSteer))
-	w.remember(copied, fin+" -m conntrack --ctdir %s", packet.MarkClosing)
+	w.line("-A %s%s -m connmark ! --mark %#[3]x/%#[3]x -j %s", copied, payload, uint32(packet.MarkClosed), setConnmark(packet.MarkClear, packet.MarkCopies))
+	closed := func(by packet.Mark) string {
+		return setConnmark(packet.MarkClosing|by, packet.MarkClosing|by)
+	}
+	w.directions(copied, fin+" -m conntrack --ctdir %s", closed(packet.MarkClientClosed), closed(packet.MarkServerClosed))
 	if p := w.config.Programs; p != nil {
 		w.line("-A %s%s -j RETURN", copied, asks(p.Records))
 	}

@@ -194,6 +194,7 @@ func TestMarksDiffer(t *testing.T) {
 func TestMarksSaved(t *testing.T) {
 	saved := map[Mark]bool{
 		MarkTrack: true, MarkOpening: true, MarkClear: true, MarkTrack | MarkServerClosed: true, MarkClear | MarkServerClosed: true,
+		MarkClear | MarkClientClosed: true, MarkClear | MarkClosed: true,
 		0: false, MarkOwn: false, MarkSeen: false, MarkTracked: false, MarkConnNew: false, MarkConnInvalid: false, MarkConnOpening: false,
 	}
 	for m, want := range saved {

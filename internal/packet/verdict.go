@@ -33,26 +33,30 @@ const (
 	MarkTrack   Mark = 0x20000000 // queue what follows in this connection
 	MarkOpening Mark = 0x30000000 // queue what follows in this connection: it is not admitted yet
 	MarkClear   Mark = 0x40000000 // queue only RST of this connection, and copy FIN
-	MarkClosing Mark = 0x50000000 // as MarkClear, and copy the next packet: the hooks set it at a FIN
+	MarkClosing Mark = 0x60000000 // as MarkClear, and copy what follows: the hooks set it at a FIN
 	MarkTracked Mark = 0x60000000 // a segment we injected: never queued, but the kernel's entry is to know it
 	MarkSeen    Mark = 0x70000000 // judged in the raw table: do not queue this packet again
 
 	// MarkServerClosed is joined to MarkTrack, MarkClear or MarkClosing when the server
-	// has sent its FIN.
+	// has sent its FIN, and MarkClientClosed to the latter two when the client has.
 	MarkServerClosed Mark = 0x80000000
+	MarkClientClosed Mark = 0x10000000
 )
 
 // MarkSaved covers two bits, of which each mark that is saved has one, and no other mark
 // has just one.
 const MarkSaved = MarkTrack | MarkClear
 
-// MarkSteer covers the bits that tell MarkTrack, MarkOpening, MarkClear and MarkClosing
-// apart, with MarkServerClosed or without.
+// MarkSteer covers the bits that tell MarkTrack, MarkOpening and MarkClear apart, with
+// MarkServerClosed or without.
 const MarkSteer = MarkMask &^ MarkServerClosed
 
-// MarkCopied covers the bits that MarkClear and MarkClosing share, and no other mark that
-// steers: these are the connections whose closing is copied, and not queued.
-const MarkCopied = MarkSteer &^ (MarkClear ^ MarkClosing)
+// The connections whose closing is copied, and not queued, have the bit of MarkClear.
+const (
+	MarkCopied = MarkClear                           // covers what MarkClear and MarkClosing share, and no other mark that steers
+	MarkCopies = MarkClosing                         // covers what tells the two apart
+	MarkClosed = MarkServerClosed | MarkClientClosed // covers who has closed
+)
 
 // MarkGranted is set by the hooks in the raw table, on a SYN or SYN+ACK that passes without
 // having been judged (internal/grant). It goes in the mangle table.

@@ -73,7 +73,7 @@ func (e *entry) track(p *packet.Packet) bool {
 }
 
 // admitted says whether the hooks copy what closes the connection, and do not queue it.
-func (e *entry) admitted() bool { return e.connmark&packet.MarkCopied == packet.MarkClear }
+func (e *entry) admitted() bool { return e.connmark&packet.MarkCopied != 0 }
 
 // passes says whether the hooks let a packet that fits pass without a verdict.
 func (e *entry) passes(p *packet.Packet) bool {
@@ -82,20 +82,22 @@ func (e *entry) passes(p *packet.Packet) bool {
 }
 
 // copies says whether the hooks copy a packet that passes, and notes what they do: a FIN
-// of an admitted connection, and what comes next.
+// of an admitted connection, and what comes next, or all that comes after both.
 func (e *entry) copies(p *packet.Packet) bool {
-	closed := e.connmark & packet.MarkServerClosed
-	closing := e.connmark&packet.MarkSteer == packet.MarkClosing
+	closing := e.connmark&packet.MarkCopies == packet.MarkClosing
 	switch {
 	case !e.admitted():
 		return false
 	case !p.Flags.Has(packet.FIN):
-		e.connmark = packet.MarkClear | closed
+		if e.connmark&packet.MarkClosed != packet.MarkClosed {
+			e.connmark &^= packet.MarkClosing ^ packet.MarkClear
+		}
 		return closing
-	case e.side(p) == 1:
-		closed = packet.MarkServerClosed
+	case e.side(p) == 0:
+		e.connmark |= packet.MarkClosing | packet.MarkClientClosed
+	default:
+		e.connmark |= packet.MarkClosing | packet.MarkServerClosed
 	}
-	e.connmark = packet.MarkClosing | closed
 	return true
 }
 
