@@ -132,8 +132,8 @@ func summary(list []control.State) string {
 	return strings.Join(words, ", ")
 }
 
-// waitSummary waits until the states of a source are these.
-func (g *guarded) waitSummary(from netip.Addr, want string) {
+// waitSummary waits until the states of a source are these, or one of several.
+func (g *guarded) waitSummary(from netip.Addr, want ...string) {
 	g.t.Helper()
 	var got string
 	err := Poll(g.ctx, func() bool {
@@ -141,10 +141,10 @@ func (g *guarded) waitSummary(from netip.Addr, want string) {
 		if err == nil {
 			got = summary(of(from, list))
 		}
-		return err == nil && got == want
+		return err == nil && slices.Contains(want, got)
 	})
 	if err != nil {
-		g.t.Fatalf("states of %v: %s, want %s", from, got, want)
+		g.t.Fatalf("states of %v: %s, want %s", from, got, strings.Join(want, " or "))
 	}
 }
 
