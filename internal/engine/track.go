@@ -180,10 +180,21 @@ func (v *visit) reset() {
 		// handshake in mind.
 		v.d.emit(synproxy.Reset(v.state.Tuple, v.p.Seq))
 	}
+	if v.dir == conntrack.Reply && v.refusesACK() {
+		v.d.emit(synproxy.Reset(v.state.Tuple, v.state.Handshake.Client+1))
+	}
 	v.advance()
 	if v.dir == conntrack.Reply && v.state.Made && v.state.Offloaded {
 		v.resetByCopy()
 	}
+}
+
+// refusesACK says whether a RST of the server's may be no end of its connection: while it
+// waits for the last ACK of the handshake it refuses any other so, and waits on (RFC 9293
+// section 3.10.7.4). It obeys a RST with the number of that ACK.
+func (v *visit) refusesACK() bool {
+	s := v.state
+	return s.Dst.State == conntrack.Established && !s.Adopted && !v.p.Flags.Has(packet.ACK)
 }
 
 // resetByCopy sends the client a copy of its server's RST. Where the kernel
