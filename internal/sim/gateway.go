@@ -27,8 +27,9 @@ type gateway struct {
 	toClient *link
 	toServer *link
 	decision engine.Decision
-	packet   packet.Packet // that is being judged
-	out      packet.Packet // that is being sent
+	noting   engine.Decision // about a copy, while another decision may wait to be carried out
+	packet   packet.Packet   // that is being judged
+	out      packet.Packet   // that is being sent
 	queries  []packet.Tuple
 	waiting  []waiting              // in the queue, if it is slow
 	noted    int                    // copies, so far
@@ -226,7 +227,7 @@ func (g *gateway) judgeNext() {
 
 func (g *gateway) judge(p *packet.Packet) {
 	d, w := &g.decision, g.world
-	g.handle(p)
+	g.handle(p, d)
 	if w.trace != nil {
 		w.tracef("%v conn %d: %v %v mark %x", show(p), p.Conn, d.Verdict, d.Reason, d.Mark)
 	}
@@ -260,8 +261,8 @@ func (g *gateway) judge(p *packet.Packet) {
 }
 
 // handle has the engine decide about a packet, or take note of it.
-func (g *gateway) handle(p *packet.Packet) {
-	d, now := &g.decision, g.world.clock.now
+func (g *gateway) handle(p *packet.Packet, d *engine.Decision) {
+	now := g.world.clock.now
 	g.engine.Handle(now, p, d)
 	if d.Offload.Op == packet.OffloadQuery {
 		p.Kernel = g.entries[nameOf(p.Tuple)].shows()
@@ -280,11 +281,11 @@ func (g *gateway) takeCopies(n int) {
 	for i := range n {
 		p := &g.copies[i]
 		p.Copied = true
-		g.handle(p)
+		g.handle(p, &g.noting)
 		if w := g.world; w.trace != nil {
 			w.tracef("%v: noted", show(p))
 		}
-		g.carryOut(&g.decision)
+		g.carryOut(&g.noting)
 	}
 	told := slices.Clone(g.copies[:n])
 	g.copies = slices.Delete(g.copies, 0, n)
