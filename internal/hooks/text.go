@@ -27,9 +27,13 @@ const Translation = prefix + "TRANSLATE"
 // the kernel remembers who has sent one, for the next daemon.
 const Closing = prefix + "CLOSING"
 
-// copied is the chain of the mangle table that tells the engine of what closes a
-// connection, and lets it pass.
-const copied = prefix + "COPY"
+// The chains of the mangle table that tell the engine of what closes a connection, and let
+// it pass: a FIN of the client's, one of the server's, and what answers it.
+const (
+	clientFIN = prefix + "FIN-CLIENT"
+	serverFIN = prefix + "FIN-SERVER"
+	answerFIN = prefix + "FIN-ANSWER"
+)
 
 // The kernel lets SYNs, and their answers, pass the raw table that are granted (granted),
 // and tells of them in the mangle table once conntrack has agreed (opened, opening). There it
@@ -51,7 +55,7 @@ var tables = []struct {
 	extra    []string // chains of ours that no built-in chain jumps to
 	granting []string // more of these, if the kernel may be granted something
 }{
-	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, copied, Closing, Translation}, granting: []string{opened, opening, admitted}},
+	{name: "mangle", builtin: []string{"PREROUTING", "OUTPUT", "FORWARD", "INPUT", "POSTROUTING"}, extra: []string{steps, clientFIN, serverFIN, answerFIN, Closing, Translation}, granting: []string{opened, opening, admitted}},
 	{name: "raw", builtin: []string{"PREROUTING", "OUTPUT"}, extra: []string{notrack}, granting: []string{granted}},
 }
 
@@ -120,7 +124,9 @@ func (w *writer) jump(table, builtin string) {
 	switch {
 	case table == "raw":
 		to(" --tcp-flags SYN,RST SYN"+isNot(packet.MarkOwn), prefix+builtin)
-		to(is(packet.MarkOwn), notrack)
+		if builtin == "OUTPUT" {
+			to(is(packet.MarkOwn), notrack)
+		}
 	case builtin == "PREROUTING" || builtin == "OUTPUT":
 		w.jumpUnmarked(to, prefix+builtin)
 	default:
@@ -163,11 +169,14 @@ func (w *writer) mangle() {
 		// Payload of admitted connections goes no further.
 		w.line("-A %s%s%s -j RETURN", prefix+b, payload, connmark(packet.MarkClear, packet.MarkCopies))
 		if p := w.config.Programs; p != nil {
-			w.line("-A %s%s%s%s --ctdir ORIGINAL%s -g %s", prefix+b, payload, connIs(packet.MarkOpening), established, asks(p.Admits), admitted)
 			w.line("-A %s%s -g %s", prefix+b, is(packet.MarkGranted), opened)
 		}
-		w.notLoopback(b)
+		w.line("-A %s%s%s%s -g %s", prefix+b, payload, connmark(packet.MarkClosing, packet.MarkCopies), established, answerFIN)
+		if p := w.config.Programs; p != nil {
+			w.line("-A %s%s%s%s --ctdir ORIGINAL%s -g %s", prefix+b, payload, connIs(packet.MarkOpening), established, asks(p.Admits), admitted)
+		}
 		w.copy(b)
+		w.notLoopback(b)
 		// What belongs to an open connection goes on.
 		w.drop(b, " -m conntrack --ctstate NEW,INVALID,UNTRACKED")
 		// Go and do not come back: a packet in two scopes is one packet.
@@ -193,14 +202,14 @@ const established = " -m conntrack --ctstate ESTABLISHED"
 // copied, for it wants no verdict. A FIN in a server's name that comes in where clients do,
 // or comes in in this machine's own name, is queued: it may be forged.
 func (w *writer) copy(builtin string) {
-	closes := " -p tcp --tcp-flags FIN,RST FIN" + connmark(packet.MarkClear, packet.MarkCopied)
+	closes := " -p tcp --tcp-flags FIN,RST FIN" + connmark(packet.MarkClear, packet.MarkCopied) + established
+	w.line("-A %s%s --ctdir ORIGINAL -g %s", prefix+builtin, closes, clientFIN)
 	if builtin == "PREROUTING" {
 		for _, match := range append(w.clientIfaces(), " -m addrtype --src-type LOCAL") {
-			w.line("-A %s%s%s%s --ctdir REPLY -g %s", prefix+builtin, closes, match, established, steps)
+			w.line("-A %s%s%s -g %s", prefix+builtin, closes, match, steps)
 		}
 	}
-	w.line("-A %s%s%s -g %s", prefix+builtin, closes, established, copied)
-	w.line("-A %s%s%s%s -g %s", prefix+builtin, payload, connmark(packet.MarkClosing, packet.MarkCopies), established, copied)
+	w.line("-A %s%s -g %s", prefix+builtin, closes, serverFIN)
 }
 
 // clientIfaces match the interfaces by which clients come in, each once.
@@ -329,15 +338,21 @@ func asks(program string) string { return " -m bpf --object-pinned " + program }
 // packet after it, which is most likely the answer. If it is not, the other side's FIN
 // acknowledges this one. All that follows both is copied: one of it is the last ACK.
 func (w *writer) copies() {
-	w.line("-A %s%s -m connmark ! --mark %#[3]x/%#[3]x -j %s", copied, payload, uint32(packet.MarkClosed), setConnmark(packet.MarkClear, packet.MarkCopies))
 	closed := func(by packet.Mark) string {
-		return setConnmark(packet.MarkClosing|by, packet.MarkClosing|by)
+		return " -j " + setConnmark(packet.MarkClosing|by, packet.MarkClosing|by)
 	}
-	w.directions(copied, fin+" -m conntrack --ctdir %s", closed(packet.MarkClientClosed), closed(packet.MarkServerClosed))
+	w.copied(clientFIN, closed(packet.MarkClientClosed))
+	w.copied(serverFIN, closed(packet.MarkServerClosed))
+	w.copied(answerFIN, fmt.Sprintf(" -m connmark ! --mark %#[1]x/%#[1]x -j %[2]s", uint32(packet.MarkClosed), setConnmark(packet.MarkClear, packet.MarkCopies)))
+}
+
+// copied writes a chain that notes something and copies the packet.
+func (w *writer) copied(chain, note string) {
+	w.line("-A %s%s", chain, note)
 	if p := w.config.Programs; p != nil {
-		w.line("-A %s%s -j RETURN", copied, asks(p.Records))
+		w.line("-A %s%s -j RETURN", chain, asks(p.Records))
 	}
-	w.line("-A %s -j NFLOG --nflog-group %d", copied, w.config.FirstQueue)
+	w.line("-A %s -j NFLOG --nflog-group %d", chain, w.config.FirstQueue)
 }
 
 // saveMark writes the chain that saves what the engine said about the
