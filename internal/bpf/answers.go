@@ -34,6 +34,7 @@ const (
 	newEtherAt   = -424
 	ipAt         = -464
 	secretAt     = -480     // the key of the cookie
+	clientAt     = -488     // the client's initial number
 	routeAt      = newTCPAt // before that is written
 	maxTCP       = 60
 	etherLen     = 14
@@ -123,7 +124,8 @@ func (c *code) wholeSYN() {
 	)
 }
 
-// service puts the service of the packet into R7, if it is answered for now.
+// service puts the service of the packet into R7, if it is answered for now, and the header
+// into R0.
 func (c *code) service(services int) {
 	var s syncookie.Service
 	c.add(
@@ -151,6 +153,20 @@ func (c *code) service(services int) {
 // stranger goes on for a client that has no state of this tuple, and few that limits are
 // about, and that no rule or table names.
 func (c *code) stranger(cells, listed int) {
+	c.within(cells)
+	c.unknown(cells)
+	c.copy(keyAt, listedAt+4, 16)
+	c.add(
+		asm.Mov.Imm(asm.R1, 128), asm.StoreMem(asm.RFP, listedAt, asm.R1, asm.Word),
+		asm.LoadMapPtr(asm.R1, listed),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, listedAt),
+		asm.FnMapLookupElem.Call(),
+		asm.JNE.Imm(asm.R0, 0, "no"),
+	)
+}
+
+// within goes on for a source that has few states that limits are about.
+func (c *code) within(cells int) {
 	c.add(
 		asm.LoadMem(asm.R2, asm.RFP, keyAt, asm.DWord), asm.JNE.Imm(asm.R2, 0, "cell"),
 		asm.LoadMem(asm.R2, asm.RFP, keyAt+8, asm.DWord),
@@ -165,18 +181,14 @@ func (c *code) stranger(cells, listed int) {
 	c.add(
 		asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(syncookie.Cell{}.Source)), asm.Word),
 		asm.LoadMem(asm.R2, asm.R7, int16(unsafe.Offsetof(syncookie.Service{}.Few)), asm.Word), asm.JGT.Reg(asm.R1, asm.R2, "no"),
-		asm.LoadMem(asm.R1, asm.RFP, tcpAt, asm.Word), asm.StoreMem(asm.RFP, portsAt, asm.R1, asm.DWord),
 	)
+}
+
+// unknown goes on for a tuple that has no state.
+func (c *code) unknown(cells int) {
+	c.add(asm.LoadMem(asm.R1, asm.RFP, tcpAt, asm.Word), asm.StoreMem(asm.RFP, portsAt, asm.R1, asm.DWord))
 	c.mixWords(keyAt, keyAt+8, keyAt+16, keyAt+24, portsAt)
 	c.add(asm.And.Imm(asm.R1, syncookie.Cells-1))
 	c.element(cells, "no")
 	c.add(asm.LoadMem(asm.R1, asm.R0, int16(unsafe.Offsetof(syncookie.Cell{}.Tuple)), asm.Word), asm.JNE.Imm(asm.R1, 0, "no"))
-	c.copy(keyAt, listedAt+4, 16)
-	c.add(
-		asm.Mov.Imm(asm.R1, 128), asm.StoreMem(asm.RFP, listedAt, asm.R1, asm.Word),
-		asm.LoadMapPtr(asm.R1, listed),
-		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, listedAt),
-		asm.FnMapLookupElem.Call(),
-		asm.JNE.Imm(asm.R0, 0, "no"),
-	)
 }

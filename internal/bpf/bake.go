@@ -54,17 +54,32 @@ func (c *code) bake() {
 	c.add(
 		asm.LoadMem(asm.R8, asm.RFP, headerOf, asm.DWord),
 		asm.LoadMem(asm.R1, asm.R8, int16(unsafe.Offsetof(syncookie.Header{}.Newer)), asm.Word), asm.And.Imm(asm.R1, 1),
-		asm.Or.Reg(asm.R3, asm.R1), asm.Mov.Reg(asm.R9, asm.R3), // now the low octet
+		asm.Or.Reg(asm.R3, asm.R1), asm.Mov.Reg(asm.R9, asm.R3),
+		asm.LoadMem(asm.R1, asm.RFP, seqAt, asm.Word), asm.HostTo(asm.BE, asm.R1, asm.Word),
+		asm.StoreMem(asm.RFP, clientAt, asm.R1, asm.DWord),
+	)
+	c.makeCookie()
+	c.add(asm.StoreMem(asm.RFP, cookieAt, asm.R1, asm.DWord))
+}
+
+// makeCookie puts the cookie for the client's number in the frame and the low octet in R9,
+// which names the key, into R1.
+func (c *code) makeCookie() {
+	c.cookies++
+	key := fmt.Sprint("key", c.cookies)
+	c.add(
+		asm.LoadMem(asm.R8, asm.RFP, headerOf, asm.DWord),
+		asm.Mov.Reg(asm.R1, asm.R9), asm.And.Imm(asm.R1, 1),
 		asm.LoadMem(asm.R2, asm.R8, 0, asm.DWord), asm.LoadMem(asm.R3, asm.R8, 8, asm.DWord),
-		asm.JEq.Imm(asm.R1, 0, "key"),
+		asm.JEq.Imm(asm.R1, 0, key),
 		asm.LoadMem(asm.R2, asm.R8, 16, asm.DWord), asm.LoadMem(asm.R3, asm.R8, 24, asm.DWord),
 	)
-	c.label = "key"
+	c.label = key
 	c.add(
 		asm.StoreMem(asm.RFP, secretAt, asm.R2, asm.DWord), asm.StoreMem(asm.RFP, secretAt+8, asm.R3, asm.DWord),
 		asm.LoadMem(asm.R1, asm.RFP, tcpAt, asm.Word), asm.HostTo(asm.BE, asm.R1, asm.Word),
 		asm.StoreMem(asm.RFP, portsAt, asm.R1, asm.DWord),
-		asm.LoadMem(asm.R1, asm.RFP, seqAt, asm.Word), asm.HostTo(asm.BE, asm.R1, asm.Word),
+		asm.LoadMem(asm.R1, asm.RFP, clientAt, asm.DWord),
 		asm.LSh.Imm(asm.R1, 8), asm.Or.Reg(asm.R1, asm.R9), asm.StoreMem(asm.RFP, numberAt, asm.R1, asm.DWord),
 	)
 	c.siphash(keyAt, keyAt+8, keyAt+16, keyAt+24, portsAt, numberAt)
@@ -73,7 +88,6 @@ func (c *code) bake() {
 		asm.Mov.Reg32(asm.R1, asm.R1), asm.RSh.Imm(asm.R1, 8), asm.LSh.Imm(asm.R1, 8), // the upper 24 bits
 		asm.Mov.Reg(asm.R2, asm.R1), asm.RSh.Imm(asm.R2, 24), asm.Xor.Reg(asm.R2, asm.R9), asm.And.Imm(asm.R2, 0xff),
 		asm.Or.Reg(asm.R1, asm.R2),
-		asm.StoreMem(asm.RFP, cookieAt, asm.R1, asm.DWord),
 	)
 }
 

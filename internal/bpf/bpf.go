@@ -17,9 +17,9 @@ import (
 // root is where the file system of bpf is mounted on any machine that has it.
 const root = "/sys/fs/bpf"
 
-// pins are the names of the programs in the directory of a network namespace. The first two
-// grant: what they say they say while the daemon lives.
-var pins = [3]string{"opens", "admits", "records"}
+// pins are the names of the programs in the directory of a network namespace. All but the
+// one that records say what they say while the daemon lives.
+var pins = [4]string{"opens", "admits", "records", "unproven"}
 
 // The maps, in the order of Files.
 const (
@@ -27,7 +27,7 @@ const (
 	closingMap        // of FINs
 	answersMap        // of answers
 	ringMap
-	grantingMap // the programs that grant
+	livingMap // the programs that say something while the daemon lives
 
 	// FileCount is how many Files there are.
 	FileCount
@@ -39,7 +39,7 @@ type Programs struct {
 	Ring   *Ring
 
 	dir    string
-	loaded [3]*ebpf.Program // in the order of pins
+	loaded [len(pins)]*ebpf.Program
 	memory []byte
 	header *grant.Header
 	slots  []grant.Slot
@@ -90,11 +90,11 @@ func (p *Programs) open(seed uint64, inherited []*os.File) (err error) {
 // openMaps makes the maps, or goes on with those that there are.
 func (p *Programs) openMaps(inherited []*os.File) error {
 	specs := [FileCount]*ebpf.MapSpec{
-		grantsMap:   {Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(slotSize), MaxEntries: grant.Slots + 1, Flags: unix.BPF_F_MMAPABLE},
-		closingMap:  {Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
-		answersMap:  {Name: "nfqfw_answers", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
-		ringMap:     {Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
-		grantingMap: {Name: "nfqfw_granting", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2},
+		grantsMap:  {Name: "nfqfw_grants", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(slotSize), MaxEntries: grant.Slots + 1, Flags: unix.BPF_F_MMAPABLE},
+		closingMap: {Name: "nfqfw_closing", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
+		answersMap: {Name: "nfqfw_answers", Type: ebpf.Array, KeySize: 4, ValueSize: memoryLen, MaxEntries: memories},
+		ringMap:    {Name: "nfqfw_ring", Type: ebpf.RingBuf, MaxEntries: ringSize},
+		livingMap:  {Name: "nfqfw_living", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 3},
 	}
 	for i, spec := range specs {
 		open := func() (*ebpf.Map, error) { return ebpf.NewMap(spec) }
@@ -149,16 +149,28 @@ func (p *Programs) load() (err error) {
 		grants: p.maps[grantsMap].FD(), closing: p.maps[closingMap].FD(), answers: p.maps[answersMap].FD(), ring: p.maps[ringMap].FD(),
 		seed: p.header.Seed,
 	}
-	array := p.maps[grantingMap]
+	array := p.maps[livingMap]
 	for i, code := range []asm.Instructions{opens(s), admits(s)} {
 		if err := putProgram(array, uint32(i), pins[i], code); err != nil {
 			return err
 		}
 	}
-	for i, code := range []asm.Instructions{ask(array.FD(), 0), ask(array.FD(), 1), records(s)} {
+	for i, code := range [len(pins)]asm.Instructions{ask(array.FD(), 0), ask(array.FD(), 1), records(s), ask(array.FD(), unprovenProgram)} {
 		if p.loaded[i], err = loadProgram(pins[i], code); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// unprovenProgram is the place of the program among the living, which is there once Demand
+// has put it there.
+const unprovenProgram = 2
+
+// Demand has the program for ACKs that prove nothing go by what the cookies' table says.
+func (p *Programs) Demand(c *Cookies) error {
+	if err := putProgram(p.maps[livingMap], unprovenProgram, pins[3], unproven(c.answering)); err != nil {
+		return fmt.Errorf("bpf: %w", err)
 	}
 	return nil
 }
@@ -236,6 +248,10 @@ func (p *Programs) Admits() string { return filepath.Join(p.dir, pins[1]) }
 
 // Records is the path of the program that records a packet, once it is pinned.
 func (p *Programs) Records() string { return filepath.Join(p.dir, pins[2]) }
+
+// Unproven is the path of the program that says whether an ACK is to be dropped because it
+// proves no cookie, once it is pinned.
+func (p *Programs) Unproven() string { return filepath.Join(p.dir, pins[3]) }
 
 // Files are other descriptors of the maps, for a process that inherits them.
 func (p *Programs) Files() (files []*os.File, err error) {

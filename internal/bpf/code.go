@@ -36,6 +36,7 @@ type code struct {
 	link    int32  // octets of a packet before its IP header
 	label   string // of the next instruction
 	options int    // that are looked at so far
+	cookies int    // that are made so far
 }
 
 func (c *code) add(list ...asm.Instruction) {

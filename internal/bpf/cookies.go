@@ -23,10 +23,11 @@ const MaxListed = 1 << 16
 type Cookies struct {
 	Table *syncookie.Table
 
-	program *ebpf.Program
-	maps    [3]*ebpf.Map // services and their header, cells, and who is listed
-	mapped  [2][]byte    // the first two
-	links   map[uint32]link.Link
+	answering answering
+	program   *ebpf.Program
+	maps      [3]*ebpf.Map // services and their header, cells, and who is listed
+	mapped    [2][]byte    // the first two
+	links     map[uint32]link.Link
 }
 
 // OpenCookies loads the program. It fails where the kernel has not got what it takes (Linux
@@ -61,8 +62,8 @@ func (c *Cookies) open(seed uint64) (err error) {
 		Services: unsafe.Slice((*syncookie.Service)(unsafe.Pointer(&services[0])), syncookie.Services),
 		Cells:    unsafe.Slice((*syncookie.Cell)(unsafe.Pointer(&c.mapped[1][0])), syncookie.Cells),
 	}, seed)
-	code := answers(answering{services: c.maps[0].FD(), cells: c.maps[1].FD(), listed: c.maps[2].FD(), seed: seed})
-	c.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "nfqfw_answer", Type: ebpf.SchedCLS, Instructions: code, License: "GPL"})
+	c.answering = answering{services: c.maps[0].FD(), cells: c.maps[1].FD(), listed: c.maps[2].FD(), seed: seed}
+	c.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "nfqfw_answer", Type: ebpf.SchedCLS, Instructions: answers(c.answering), License: "GPL"})
 	return err
 }
 

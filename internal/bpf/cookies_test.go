@@ -210,3 +210,80 @@ func TestListed(t *testing.T) {
 		}
 	}
 }
+
+// TestUnprovenAsTheModelSays holds the program that looks for a cookie in an ACK to the way of
+// one in Go.
+func TestUnprovenAsTheModelSays(t *testing.T) {
+	p, c := fresh(t), openCookies(t)
+	unproven := program(t, p.Unproven())
+	r := rand.New(rand.NewPCG(7, 8))
+	jar := cookie.NewJar(cookie.Key{r.Uint64(), r.Uint64()}, cookie.Key{r.Uint64(), r.Uint64()})
+	c.Table.SetKeys(jar.Keys())
+	decoder := wire.NewDecoder()
+	var counted []packet.Tuple
+	dropped, proved := 0, 0
+	for n := range 50_000 {
+		s := someACK(r, jar)
+		i := c.Table.Index(&s.Tuple, loopback)
+		switch r.IntN(12) {
+		case 0:
+			c.Table.Until(i, Now()+time.Duration(r.IntN(4)-1)*time.Hour)
+		case 1:
+			c.Table.Put(i, &s.Tuple, loopback+uint32(r.IntN(8))/7, &packet.Options{MSS: 1460}, 0, 0)
+		case 2:
+			c.Table.CountTuple(&s.Tuple, 1)
+			if counted = append(counted, s.Tuple); len(counted) > r.IntN(8) {
+				c.Table.CountTuple(&counted[0], -1)
+				counted = counted[1:]
+			}
+		case 3:
+			c.Table.Demand(r.IntN(8) > 0)
+		case 4:
+			jar.Rotate(cookie.Key{r.Uint64(), r.Uint64()})
+			c.Table.SetKeys(jar.Keys())
+		}
+		if n == 20_000 {
+			if err := p.Demand(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := wire.Append(nil, &s)
+		var in packet.Packet
+		if decoder.Decode(b, len(b), &in) != packet.ReasonMatch {
+			continue
+		}
+		in.InDev = loopback
+		before := c.Table.Dropped(i)
+		got := says(t, unproven, b)
+		added := c.Table.Dropped(i) - before
+		want := n >= 20_000 && c.Table.Unproven(Now(), &in)
+		if got != want || (added == 1) != got {
+			t.Fatalf("%+v: dropped %v, counted %d, want %v", s, got, added, want)
+		}
+		_, _, proves := syncookie.Proof(jar, &in)
+		switch {
+		case got:
+			dropped++
+		case proves:
+			proved++
+		}
+	}
+	t.Logf("%d dropped, %d have proved their cookie", dropped, proved)
+	if dropped < 500 || proved < 500 {
+		t.Error("the packets are not what they should be")
+	}
+}
+
+// someACK is one that repeats a cookie, or another packet.
+func someACK(r *rand.Rand, jar *cookie.Jar) packet.Segment {
+	s := someSegment(r)
+	if r.IntN(8) > 0 {
+		s.Flags = packet.ACK | packet.Flags(r.IntN(2))*packet.PSH
+	}
+	client := seqnum.Value(r.Uint32())
+	s.Seq = client + seqnum.Value(r.IntN(2))
+	if s.Ack = jar.Bake(s.Tuple, client, someOptions(r)) + 1; r.IntN(2) == 0 {
+		s.Ack ^= 1 << r.IntN(32)
+	}
+	return s
+}

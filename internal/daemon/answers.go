@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -38,6 +39,9 @@ func (d *daemon) openAnswerer() error {
 	c, err := bpf.OpenCookies(randomKey()[0])
 	if err != nil {
 		return err
+	}
+	if err := d.programs.Demand(c); err != nil {
+		return errors.Join(err, c.Close())
 	}
 	d.answerer = &answerer{begun: make(chan struct{}, 1), cookies: c, used: make(map[uint32]time.Duration), listed: make(map[netip.Prefix]uint64)}
 	d.engine.SetAnswers(c.Table, bpf.Now()-d.now())

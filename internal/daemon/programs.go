@@ -50,7 +50,7 @@ func (d *daemon) programPaths() *hooks.Programs {
 	if d.programs == nil || !d.programs.Pinned() {
 		return nil
 	}
-	return &hooks.Programs{Opens: d.programs.Opens(), Admits: d.programs.Admits(), Records: d.programs.Records()}
+	return &hooks.Programs{Opens: d.programs.Opens(), Admits: d.programs.Admits(), Records: d.programs.Records(), Unproven: d.programs.Unproven()}
 }
 
 // unpinPrograms is for when no hooks refer to them.

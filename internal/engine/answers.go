@@ -28,6 +28,8 @@ type answers struct {
 	begun atomic.Bool   // there are new ones, of which nobody was told
 	last  atomic.Int64  // when one was last known to be answered for, a time.Duration; 0: never
 
+	invalid uint64 // ACKs that repeated no cookie, when that was last looked at
+
 	mu       sync.Mutex
 	off      bool
 	services []service // by their place in the table
@@ -46,6 +48,7 @@ type service struct {
 	stamps  bool          // the kernel could translate timestamps
 	ended   time.Duration // by when it was answered for last; if not live
 	counted uint64        // of the SYNs that were answered at this place
+	dropped uint64        // and of the ACKs that were dropped
 }
 
 // SetAnswers has the kernel answer SYNs for the engine, whose clock is ahead of the
@@ -188,7 +191,7 @@ func (v *visit) letAnswer(server *packet.Options) {
 	s := &a.services[i]
 	next := service{
 		live: true, set: v.rules.Load(), rule: v.rule, to: v.p.Tuple, inDev: v.p.InDev, server: *server, room: v.p.InRoom,
-		few: v.rule.few(), stamps: v.stamps.Load(), counted: s.counted,
+		few: v.rule.few(), stamps: v.stamps.Load(), counted: s.counted, dropped: s.dropped,
 	}
 	same := s.is(&next)
 	switch {
@@ -267,6 +270,7 @@ func (x *entry) tellsSourcesApart() bool { return x.SourcePrefixV4 == 32 && x.So
 func (e *Engine) putOffAnswers(now time.Duration) {
 	e.CountAnswers(now)
 	a := e.answers
+	a.demand(e.counters.CookiesInvalid.Load())
 	a.eachLive(func(i int, s *service) {
 		if server, known := e.servers.Options(s.to, now); known && server == s.server && e.answersOn(s) {
 			a.table.Until(i, now+answerLife+a.ahead)
@@ -287,6 +291,7 @@ func (e *Engine) CountAnswers(now time.Duration) {
 	for i := range a.services {
 		if s := &a.services[i]; s.rule != nil {
 			e.countAnswers(s, a.table.Answered(i), now)
+			e.countDropped(s, a.table.Dropped(i))
 		}
 	}
 }
@@ -302,4 +307,36 @@ func (e *Engine) countAnswers(s *service, answered uint64, now time.Duration) {
 	e.counters.Reasons[packet.ReasonSynproxy].Add(n)
 	e.counters.CookiesInKernel.Add(n)
 	e.cookiesSent(s.rule, int64(n), now)
+}
+
+// countDropped counts the ACKs of a service that were dropped as if the engine had judged them.
+func (e *Engine) countDropped(s *service, dropped uint64) {
+	n := dropped - s.dropped
+	s.dropped = dropped
+	s.rule.evaluations.Add(n)
+	e.counters.Reasons[packet.ReasonStateMismatch].Add(n)
+	e.counters.CookiesInvalid.Add(n)
+}
+
+// From so many ACKs in a tick that repeat no cookie the kernel drops such, and does not ask any
+// more, until a tick has few. Below that each is judged, and who sends it is told.
+const (
+	manyUnproven = 100
+	fewUnproven  = 20
+)
+
+// demand has the kernel drop ACKs that repeat no cookie, if there were many since the last
+// tick: so many were there in all.
+func (a *answers) demand(invalid uint64) {
+	if a == nil {
+		return
+	}
+	n := invalid - a.invalid
+	a.invalid = invalid
+	switch {
+	case n >= manyUnproven:
+		a.table.Demand(true)
+	case n < fewUnproven:
+		a.table.Demand(false)
+	}
 }

@@ -147,7 +147,7 @@ func (v *visit) openCookie() bool {
 	if x == nil || p.Flags&(packet.ACK|packet.SYN) != packet.ACK || closes {
 		return false
 	}
-	client, options, ok := v.repeats()
+	client, options, ok := syncookie.Proof(v.jar, p)
 	if !ok || !stamped(&options, p) {
 		v.counters.CookiesInvalid.Add(1)
 		return false
@@ -198,18 +198,6 @@ func (v *visit) cookieRule() *entry {
 // cookiesLive says whether a cookie of a rule can be out.
 func (s *ruleset) cookiesLive(x *entry) bool {
 	return x.State != rules.Keep && (s.cookies == synproxy.CookiesAlways || x.pressure.cookiesLive())
-}
-
-// repeats opens the cookie that a packet acknowledges, and tells the client's
-// initial number. If the ACK was lost, a client with data probes the zero window
-// with the number before.
-func (v *visit) repeats() (client seqnum.Value, o packet.Options, ok bool) {
-	for _, client := range [2]seqnum.Value{v.p.Seq - 1, v.p.Seq} {
-		if o, ok := v.jar.Open(v.p.Tuple, client, v.p.Ack-1); ok {
-			return client, o, true
-		}
-	}
-	return 0, packet.Options{}, false
 }
 
 // stamped adds to a cookie's options what the timestamp brings back that came with it,

@@ -5,6 +5,7 @@ import (
 
 	"nfqfw/conntrack"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/syncookie"
 	"nfqfw/synproxy"
 )
 
@@ -132,7 +133,7 @@ func (v *visit) overtaken() bool {
 		return false
 	}
 	v.rule, v.trial = v.rules.Load().find(v.p)
-	if _, _, ok := v.repeats(); !ok || v.cookieRule() == nil {
+	if _, _, ok := syncookie.Proof(v.jar, v.p); !ok || v.cookieRule() == nil {
 		return false
 	}
 	v.remove()

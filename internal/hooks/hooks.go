@@ -50,6 +50,8 @@ type Programs struct {
 	Opens   string // is a SYN, or SYN+ACK, granted?
 	Admits  string // admit the connection of an ACK, if that is granted
 	Records string // tell the engine of a packet; no if that cannot be done
+
+	Unproven string // is an ACK of no connection to be dropped, for it repeats no cookie?
 }
 
 // Family is a version of IP.

@@ -332,7 +332,7 @@ func pinPrograms(t *testing.T, c *Config) {
 	must(t, err)
 	must(t, p.Pin())
 	t.Cleanup(func() { must(t, errors.Join(p.Unpin(), p.Close())) })
-	c.Programs = &Programs{Opens: p.Opens(), Admits: p.Admits(), Records: p.Records()}
+	c.Programs = &Programs{Opens: p.Opens(), Admits: p.Admits(), Records: p.Records(), Unproven: p.Unproven()}
 }
 
 // Without what the programs take, the hooks do without them: where they are not, and where

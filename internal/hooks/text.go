@@ -302,6 +302,10 @@ func (w *writer) steps() {
 	// SYN comes here only while the raw table's hooks are not in.
 	add("%s%s%s -j RETURN", payload, connIs(0), established)
 
+	if p := w.config.Programs; p != nil {
+		add("%s -m conntrack --ctstate NEW,INVALID%s -j DROP", payload, asks(p.Unproven))
+	}
+
 	// Tell the engine what NFQUEUE does not tell: the packet's ctstate.
 	add(" -m conntrack --ctstate INVALID -j %s", setMark(packet.MarkConnInvalid))
 	add(" -m conntrack --ctstate NEW,RELATED,UNTRACKED -j %s", setMark(packet.MarkConnNew))

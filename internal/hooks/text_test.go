@@ -46,7 +46,7 @@ var golden = map[string]Config{
 			From: inTables("abusers", "a-table-with-a-name-of-31-octet"), To: in("192.0.2.0/25"), Ports: ports(25)},
 	}},
 	"granted": {
-		LastQueue: 1, Programs: &Programs{Opens: "/sys/fs/bpf/nfqfw/opens", Admits: "/sys/fs/bpf/nfqfw/admits", Records: "/sys/fs/bpf/nfqfw/records"},
+		LastQueue: 1, Programs: &Programs{Opens: "/sys/fs/bpf/nfqfw/opens", Admits: "/sys/fs/bpf/nfqfw/admits", Records: "/sys/fs/bpf/nfqfw/records", Unproven: "/sys/fs/bpf/nfqfw/unproven"},
 		Rules: []rules.Rule{{On: []string{"eth0"}, To: in("192.0.2.10/32", "2001:db8::10/128"), Ports: ports(80, 443)}},
 	},
 	"union": {Rules: []rules.Rule{

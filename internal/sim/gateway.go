@@ -87,6 +87,12 @@ func (g *gateway) receive(seen *packet.Packet) {
 		g.forward(p, e)
 		return
 	}
+	if g.answers != nil && (p.Conn == packet.ConnNew || p.Conn == packet.ConnInvalid) && g.answers.Unproven(g.world.clock.now, p) {
+		if w := g.world; w.trace != nil {
+			w.tracef("%v: dropped in the kernel", show(p))
+		}
+		return
+	}
 	g.queue(p)
 }
 

@@ -55,7 +55,9 @@ type Header struct {
 	Newer atomic.Uint32       // which is which
 	Sole  atomic.Uint32       // index of the only interface by which anything can leave this machine; 0: there are more
 	Zero  uint64              // what the program reads a 0 from that its verifier takes for any number
-	_     [16]byte
+
+	Demands atomic.Uint32 // 1: ACKs without a state are dropped that repeat no cookie
+	_       [12]byte
 }
 
 // Service is a server's port as clients reach it by one interface, a line of memory. All
@@ -72,7 +74,8 @@ type Service struct {
 
 	Until    atomic.Uint64 // answered for before that, by CLOCK_MONOTONIC, in ns
 	Answered atomic.Uint64 // SYNs
-	_        [16]byte
+	Unproven atomic.Uint64 // ACKs that were dropped
+	_        [8]byte
 }
 
 // Has are options of a SYN+ACK that need the client's consent.

@@ -82,6 +82,19 @@ func (t *Table) Until(i int, at time.Duration) { t.Services[i].Until.Store(uint6
 // Answered is how many SYNs of the place were answered so far.
 func (t *Table) Answered(i int) uint64 { return t.Services[i].Answered.Load() }
 
+// Demand has ACKs without a state that repeat no cookie dropped, of services that are answered
+// for, or lets them be judged.
+func (t *Table) Demand(on bool) {
+	demands := uint32(0)
+	if on {
+		demands = 1
+	}
+	t.Demands.Store(demands)
+}
+
+// Dropped is how many ACKs of the place were dropped so far because they proved nothing.
+func (t *Table) Dropped(i int) uint64 { return t.Services[i].Unproven.Load() }
+
 // CountTuple says that a tuple has n states more, from the side of its client.
 func (t *Table) CountTuple(of *packet.Tuple, n int) { t.tuple(of).Add(uint32(int32(n))) }
 
@@ -101,11 +114,8 @@ func (t *Table) Counts() (tuples, sources int) {
 // and no table names: it says whether it is answered, and what the client is told. The two
 // are held together by a test; the simulation has this one for its kernel.
 func (t *Table) Answer(now time.Duration, p *packet.Packet) (told packet.Options, ok bool) {
-	s := &t.Services[t.Index(&p.Tuple, p.InDev)]
-	if p.OpensFast() || p.Flags&^(packet.ECE|packet.CWR) != packet.SYN || t.tuple(&p.Tuple).Load() != 0 || t.source(&p.Src).Load() > s.Few {
-		return told, false
-	}
-	if s.Server != p.Dst || s.Port != packet.WirePortOf(p.DstPort) || s.InDev != p.InDev || uint64(now) >= s.Until.Load() {
+	s, ok := t.serviceOf(now, p)
+	if !ok || p.OpensFast() || p.Flags&^(packet.ECE|packet.CWR) != packet.SYN || t.tuple(&p.Tuple).Load() != 0 || t.source(&p.Src).Load() > s.Few {
 		return told, false
 	}
 	s.Answered.Add(1)
@@ -119,6 +129,28 @@ func (t *Table) Answer(now time.Duration, p *packet.Packet) (told packet.Options
 		told.WScale = s.WScale
 	}
 	return told, true
+}
+
+// Unproven does in Go what the kernel does with an ACK of no connection that conntrack knows:
+// it says whether it is dropped, for it should repeat a cookie, and does not.
+func (t *Table) Unproven(now time.Duration, p *packet.Packet) bool {
+	s, ok := t.serviceOf(now, p)
+	const control = packet.FIN | packet.SYN | packet.RST | packet.ACK
+	if !ok || p.Flags&control != packet.ACK || t.Demands.Load() == 0 || t.tuple(&p.Tuple).Load() != 0 {
+		return false
+	}
+	if _, _, proves := Proof(t.Jar(), p); proves {
+		return false
+	}
+	s.Unproven.Add(1)
+	return true
+}
+
+// serviceOf is the service that a packet is for, if it is answered for.
+func (t *Table) serviceOf(now time.Duration, p *packet.Packet) (*Service, bool) {
+	s := &t.Services[t.Index(&p.Tuple, p.InDev)]
+	same := s.Server == p.Dst && s.Port == packet.WirePortOf(p.DstPort) && s.InDev == p.InDev
+	return s, same && uint64(now) < s.Until.Load()
 }
 
 // source is the count of a source: an IPv4 address, or the first half of one of IPv6, as
