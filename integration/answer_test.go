@@ -139,3 +139,61 @@ func TestAnswersOfAServer(t *testing.T) {
 		})
 	}
 }
+
+// Many ACKs that repeat no cookie are dropped in the kernel; those of sessions pass, and new
+// clients are served meanwhile. A few are judged as ever, and who sends one is told.
+func TestForgedACKsInKernel(t *testing.T) {
+	under(t, "cookies", places, Families, func(t *testing.T, _ string, at place, f Family) {
+		g := guardWith(t, answerConfig, at, f, AcceptOptions{Echo: true})
+		g.letAnswer()
+		session := g.gets(10, 1)[0]
+		flood := make(chan FloodResult)
+		before, queued := g.invalidCookies(), must[uint64](t, "queues")(g.lab.Gateway.Queued())
+		go func() {
+			r, err := g.lab.Flood(g.ctx, FloodOptions{Kind: FloodACK, To: g.srv.Addr(), Rate: 20_000, Duration: time.Second, Most: 20_000})
+			if err != nil {
+				t.Errorf("flood: %v", err)
+			}
+			flood <- r
+		}()
+		time.Sleep(pause)
+		for i := range 10 {
+			exchange(t, session.client, 1<<12)
+			exchange(t, g.gets(20+i, 1)[0].client, 1<<12)
+		}
+		sent := (<-flood).Sent
+		if err := g.lab.Gateway.WaitJudged(g.ctx); err != nil {
+			t.Fatal(err)
+		}
+		queued = must[uint64](t, "queues")(g.lab.Gateway.Queued()) - queued
+		counted := g.invalidCookies() - before
+		if counted < uint64(sent)*8/10 || counted > uint64(sent) || queued > uint64(sent)/2 {
+			t.Errorf("of %d ACKs that repeat no cookie %d are counted, and %d packets have come to user space", sent, counted, queued)
+		}
+		exchange(t, session.client, 1<<12)
+		g.isTold(openWire(t, g.lab, f), g.source(60))
+	})
+}
+
+func (g *guarded) invalidCookies() uint64 {
+	g.t.Helper()
+	return must[control.Info](g.t, "info")(g.fw.Info(g.ctx)).Syncookies.Invalid
+}
+
+// isTold has a client acknowledge what nobody has sent, again and again until it hears
+// something.
+func (g *guarded) isTold(wire *rawWire, source netip.Addr) {
+	g.t.Helper()
+	heard := openCapture(g.t, g.lab)
+	p := rawPacket{src: netip.AddrPortFrom(source, 1024), dst: g.srv.Addr(), ack: 77, flags: flagACK}
+	err := Poll(g.ctx, func() bool {
+		if err := wire.send(p.octets()); err != nil {
+			g.t.Fatal(err)
+		}
+		time.Sleep(pause)
+		return heard.count(p.dst, p.src) > 0
+	})
+	if err != nil {
+		g.t.Errorf("a client that repeats no cookie hears nothing")
+	}
+}
