@@ -296,3 +296,40 @@ func TestAnswersOlderSYN(t *testing.T) {
 		t.Errorf("%d states, and the ACK of the older SYN is answered with %+v", a.Len(), s)
 	}
 }
+
+// From the tick on that had many ACKs without a cookie the kernel drops such, and only such,
+// until a tick has few. They are counted as if they had been judged.
+func TestDemands(t *testing.T) {
+	a := newAnswering(t, synproxy.CookiesAlways, webRule)
+	a.asked(synOf(someClient, 4000))
+	forged := synOf("203.0.113.9", 5000)
+	forged.Flags, forged.Ack, forged.Conn = packet.ACK, 7, packet.ConnNew
+	drops := func(p *packet.Packet) bool { return a.kernel.Unproven(a.now+time.Hour, p) }
+	judge := func(n int) {
+		for range n {
+			a.Handle(a.now, forged, &a.d)
+		}
+		a.tick()
+	}
+	if judge(manyUnproven - 1); drops(forged) {
+		t.Error("dropped, and there were few")
+	}
+	if judge(manyUnproven); !drops(forged) {
+		t.Error("judged, and there were many")
+	}
+	proof := *forged
+	proof.Ack = a.jar.Bake(proof.Tuple, proof.Seq-1, packet.Options{}) + 1
+	if drops(&proof) {
+		t.Error("a cookie is dropped")
+	}
+	before := a.counters.CookiesInvalid.Load()
+	for range manyUnproven {
+		drops(forged)
+	}
+	if a.tick(); a.counters.CookiesInvalid.Load() != before+manyUnproven+1 || !drops(forged) {
+		t.Errorf("%d of %d are counted, and it is no flood any more", a.counters.CookiesInvalid.Load()-before, manyUnproven+1)
+	}
+	if a.tick(); drops(forged) {
+		t.Error("dropped, and the flood is over")
+	}
+}

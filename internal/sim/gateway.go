@@ -87,13 +87,23 @@ func (g *gateway) receive(seen *packet.Packet) {
 		g.forward(p, e)
 		return
 	}
-	if g.answers != nil && (p.Conn == packet.ConnNew || p.Conn == packet.ConnInvalid) && g.answers.Unproven(g.world.clock.now, p) {
-		if w := g.world; w.trace != nil {
-			w.tracef("%v: dropped in the kernel", show(p))
-		}
+	if g.answers != nil && (p.Conn == packet.ConnNew || p.Conn == packet.ConnInvalid) && g.unproven(p) {
 		return
 	}
 	g.queue(p)
+}
+
+// unproven says whether a packet of no connection is dropped, for it repeats no cookie.
+func (g *gateway) unproven(p *packet.Packet) bool {
+	w := g.world
+	if w.story.gateway.demands {
+		g.answers.Demand(true)
+	}
+	drops := g.answers.Unproven(w.clock.now, p)
+	if drops && w.trace != nil {
+		w.tracef("%v: dropped in the kernel", show(p))
+	}
+	return drops
 }
 
 // answer answers a SYN of a client that no rule and no table names, as the engine would, and

@@ -64,7 +64,8 @@ type policy struct {
 	overruns   bool         // once more packets come than it judges
 	drains     bool         // it is about to stop: what would be proxied is kept
 	grants     bool         // its kernel lets connections pass that are granted
-	answers    bool         // its kernel answers SYNs itself, where it may
+	answers    bool         // its kernel answers SYNs itself, where it may,
+	demands    bool         // and drops ACKs that repeat no cookie, as under a flood of such
 	slow       bool         // packets wait in its queue
 }
 
@@ -142,6 +143,7 @@ func newStory(r *rand.Rand) story {
 	s.gateway.rules = s.newRules(r)
 	s.gateway.grants = r.IntN(2) == 0
 	s.gateway.answers = r.IntN(2) == 0
+	s.gateway.demands = r.IntN(4) == 0
 	proxies := slices.ContainsFunc(s.gateway.rules, func(x rules.Rule) bool { return x.State == rules.Synproxy })
 	s.gateway.slow = s.gateway.grants && s.kind == fair && !proxies
 	return s
