@@ -6,6 +6,8 @@
 //	admits   is the admission of this ACK's connection granted? Then take it, and record the ACK
 //	records  put the beginning of this packet into the ring; no if there is no room, or
 //	         its headers are not plain ones: somebody else has to tell of it
+//	unproven is this an ACK that repeats no cookie, while such are to be dropped
+//	         (internal/syncookie)? Then count it
 //
 // And one more, where packets come in to an interface (tcx), that is not asked but answers:
 //

@@ -8,6 +8,10 @@
 // that a rule or a table names. Nobody is admitted by an answer: the ACK that repeats the cookie comes to the engine, which decides
 // as ever.
 //
+// ACKs that come to it without a cookie cost as much as those with one. While there are many,
+// it has the kernel drop them (Demand): those for a service that is answered for, of a tuple
+// without a state.
+//
 // A service is answered for until a time that the engine puts off again and again. When the
 // engine stands still, so does the kernel soon.
 package syncookie
