@@ -51,7 +51,7 @@ type Programs struct {
 	Admits  string // admit the connection of an ACK, if that is granted
 	Records string // tell the engine of a packet; no if that cannot be done
 
-	Unproven string // is an ACK of no connection to be dropped, for it repeats no cookie?
+	Unproven string // is this ACK, of no connection, to be dropped, for it repeats no cookie?
 }
 
 // Family is a version of IP.

@@ -166,7 +166,7 @@ func (w *writer) raw() {
 // that the verdict left.
 func (w *writer) mangle() {
 	for _, b := range []string{"PREROUTING", "OUTPUT"} {
-		// Payload of admitted connections goes no further.
+		// Payload of admitted connections, by far the most, goes no further.
 		w.line("-A %s%s%s -j RETURN", prefix+b, payload, connmark(packet.MarkClear, packet.MarkCopies))
 		if p := w.config.Programs; p != nil {
 			w.line("-A %s%s -g %s", prefix+b, is(packet.MarkGranted), opened)
@@ -229,18 +229,9 @@ func (w *writer) clientIfaces() (list []string) {
 // closing writes the chain that marks a connection as closing, and as closed by its
 // server if the FIN is the server's.
 func (w *writer) closing() {
-	const match = established + " --ctdir %s"
 	known := connIsNot(0) + connIsNot(packet.MarkOpening)
-	w.directions(Closing, match+known,
-		setConnmark(packet.MarkTrack, packet.MarkSteer),
-		setConnmark(packet.MarkTrack|packet.MarkServerClosed, packet.MarkMask))
-}
-
-// directions says what becomes of a FIN, of the client's and of the server's. The match has
-// a place for the direction.
-func (w *writer) directions(chain, match, client, server string) {
-	w.line("-A %s%s -j %s", chain, fmt.Sprintf(match, "ORIGINAL"), client)
-	w.line("-A %s%s -j %s", chain, fmt.Sprintf(match, "REPLY"), server)
+	w.line("-A %s%s --ctdir ORIGINAL%s -j %s", Closing, established, known, setConnmark(packet.MarkTrack, packet.MarkSteer))
+	w.line("-A %s%s --ctdir REPLY%s -j %s", Closing, established, known, setConnmark(packet.MarkTrack|packet.MarkServerClosed, packet.MarkMask))
 }
 
 // translate writes the chain whose rules are never asked. The kernel tracks, and
@@ -302,6 +293,7 @@ func (w *writer) steps() {
 	// SYN comes here only while the raw table's hooks are not in.
 	add("%s%s%s -j RETURN", payload, connIs(0), established)
 
+	// Under a flood of ACKs most go no further.
 	if p := w.config.Programs; p != nil {
 		add("%s -m conntrack --ctstate NEW,INVALID%s -j DROP", payload, asks(p.Unproven))
 	}
@@ -338,7 +330,7 @@ func (w *writer) opens() {
 // asks matches what a program says yes to.
 func asks(program string) string { return " -m bpf --object-pinned " + program }
 
-// copies writes the chain that copies a FIN of an admitted connection, and the first
+// copies writes the chains that copy a FIN of an admitted connection, and the first
 // packet after it, which is most likely the answer. If it is not, the other side's FIN
 // acknowledges this one. All that follows both is copied: one of it is the last ACK.
 func (w *writer) copies() {
