@@ -333,3 +333,27 @@ func TestDemands(t *testing.T) {
 		t.Error("dropped, and the flood is over")
 	}
 }
+
+// A cookie of the kernel's that comes back is not out any more, however soon that is.
+func TestAnswersComeBack(t *testing.T) {
+	a := newAnswering(t, synproxy.CookiesAlways, webRule)
+	a.asked(synOf(someClient, 4000))
+	var acks []*packet.Packet
+	for port := range uint16(50) {
+		syn := synOf("203.0.113.9", 5000+port)
+		told, ok := a.kernel.Answer(a.now+time.Hour, syn)
+		if !ok {
+			t.Fatal("not answered in the kernel")
+		}
+		ack := &packet.Packet{Tuple: syn.Tuple, InDev: 1, InName: "eth0", Flags: packet.ACK, Conn: packet.ConnNew}
+		ack.Seq, ack.Ack = syn.Seq+1, syncookie.SYNACK(a.jar, syn, told).Seq+1
+		acks = append(acks, ack)
+	}
+	for _, ack := range acks {
+		a.Handle(a.now, ack, &a.d)
+	}
+	a.tick()
+	if valid, out := a.counters.CookiesValid.Load(), a.total.cookies[0].out(); valid != 50 || out != 1 {
+		t.Errorf("%d of 50 have come back, and %d are out, want that of the first client", valid, out)
+	}
+}
