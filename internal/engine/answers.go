@@ -296,21 +296,6 @@ func (e *Engine) CountAnswers(now time.Duration) {
 	}
 }
 
-// countAnswered counts what the kernel has answered for the packet's service: a cookie that
-// comes back before it was counted would be taken for one that is out. If somebody else counts
-// just now, that has to do.
-func (v *visit) countAnswered() {
-	a := v.answers
-	if !a.lately(v.now) || !a.mu.TryLock() {
-		return
-	}
-	defer a.mu.Unlock()
-	i := a.table.Index(&v.p.Tuple, v.p.InDev)
-	if s := &a.services[i]; s.rule != nil {
-		v.countAnswers(s, a.table.Answered(i), v.now)
-	}
-}
-
 // countAnswers counts the cookies of a service as if the engine had made them.
 func (e *Engine) countAnswers(s *service, answered uint64, now time.Duration) {
 	n := answered - s.counted

@@ -152,7 +152,6 @@ func (v *visit) openCookie() bool {
 		v.counters.CookiesInvalid.Add(1)
 		return false
 	}
-	v.countAnswered()
 	v.cookieBack(x)
 	server, known := v.servers.Options(p.Tuple, v.now)
 	told := v.told(&p.Tuple, &options, &server, known)

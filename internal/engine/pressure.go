@@ -17,6 +17,7 @@ type pressure struct {
 	capacity atomic.Int64 // what the marks are shares of
 	states   atomic.Int64
 	cookies  [2]cookiesOut // of the newer and of the older key
+	early    atomic.Int64  // those that were back before it was counted that they are out
 	on       atomic.Bool
 	since    atomic.Int64 // when it was last switched: a time.Duration
 	held     atomic.Int64 // it is not switched off before that time
@@ -86,6 +87,20 @@ func (p *pressure) cookiesLive() bool {
 	return p.cookies[0].sent.Load()+p.cookies[1].sent.Load() > 0
 }
 
+// cookiesSent counts n cookies as out, but for those that are back already: what the kernel
+// sends is counted later.
+func (p *pressure) cookiesSent(n int64) {
+	p.cookies[0].sent.Add(n)
+	if back := min(p.early.Load(), n); back > 0 {
+		p.early.Add(-back)
+		p.cookies[0].returned.Add(back)
+	}
+}
+
+// counted is for when all that the kernel has sent was counted. What is early by now is so
+// because a cookie came back twice, or just now: some is forgotten, and soon all of it.
+func (p *pressure) counted() { p.early.Add(-(p.early.Load() + 1) / 2) }
+
 // cookieBack takes a cookie of either key off those that are out.
 func (p *pressure) cookieBack() {
 	for i := range p.cookies {
@@ -94,6 +109,7 @@ func (p *pressure) cookieBack() {
 			return
 		}
 	}
+	p.early.Add(1)
 }
 
 // proxies says whether the SYN proxy is to answer for a rule now.
@@ -150,7 +166,7 @@ func (e *Engine) relieve(s *conntrack.State) {
 func (e *Engine) cookiesSent(x *entry, n int64, now time.Duration) {
 	e.counters.CookiesSent.Add(uint64(n))
 	for _, p := range e.pressuresOf(x) {
-		p.cookies[0].sent.Add(n)
+		p.cookiesSent(n)
 		p.rise(e.rules.Load().marks.start, now)
 	}
 }
@@ -163,12 +179,16 @@ func (e *Engine) cookieBack(x *entry) {
 	}
 }
 
-// relax switches off what is under its end mark.
+// relax switches off what is under its end mark, once what the kernel has sent is counted.
 func (e *Engine) relax(now time.Duration) {
 	s := e.rules.Load()
-	e.total.fall(s.marks.end, now)
+	relax := func(p *pressure) {
+		p.counted()
+		p.fall(s.marks.end, now)
+	}
+	relax(&e.total)
 	for _, x := range s.byNumber {
-		x.pressure.fall(s.marks.end, now)
+		relax(&x.pressure)
 	}
 }
 
