@@ -26,7 +26,7 @@ var pure = map[string][]string{
 	"synproxy/cookie":    {"internal/packet", "internal/seqnum"},
 	"rules":              {"internal/packet"},
 	"internal/grant":     {"internal/packet"},
-	"internal/syncookie": {"internal/packet", "synproxy", "synproxy/cookie"},
+	"internal/syncookie": {"internal/packet", "internal/seqnum", "synproxy", "synproxy/cookie"},
 	"internal/refusal":   {"internal/packet"},
 	"internal/pfconf":    {"rules"},
 	"internal/engine":    {"conntrack", "internal/grant", "internal/syncookie", "synproxy", "synproxy/cookie", "rules", "internal/packet", "internal/seqnum"},
