@@ -22,8 +22,8 @@ const (
 func unproven(a answering) asm.Instructions {
 	c := &code{shared: shared{seed: a.seed}}
 	c.parse()
-	c.control()
 	c.add(
+		asm.LoadMem(asm.R1, asm.RFP, flagsAt, asm.Byte),
 		asm.And.Imm(asm.R1, int32(packet.FIN|packet.SYN|packet.RST|packet.ACK)),
 		asm.JNE.Imm(asm.R1, int32(packet.ACK), "no"),
 	)

@@ -28,7 +28,7 @@ type answers struct {
 	begun atomic.Bool   // there are new ones, of which nobody was told
 	last  atomic.Int64  // when one was last known to be answered for, a time.Duration; 0: never
 
-	invalid uint64 // ACKs that repeated no cookie, when that was last looked at
+	invalid uint64 // ACKs that repeated no cookie, at the last tick; only Tick's
 
 	mu       sync.Mutex
 	off      bool

@@ -340,14 +340,7 @@ func TestAnswersComeBack(t *testing.T) {
 	a.asked(synOf(someClient, 4000))
 	var acks []*packet.Packet
 	for port := range uint16(50) {
-		syn := synOf("203.0.113.9", 5000+port)
-		told, ok := a.kernel.Answer(a.now+time.Hour, syn)
-		if !ok {
-			t.Fatal("not answered in the kernel")
-		}
-		ack := &packet.Packet{Tuple: syn.Tuple, InDev: 1, InName: "eth0", Flags: packet.ACK, Conn: packet.ConnNew}
-		ack.Seq, ack.Ack = syn.Seq+1, syncookie.SYNACK(a.jar, syn, told).Seq+1
-		acks = append(acks, ack)
+		acks = append(acks, a.ack(synOf("203.0.113.9", 5000+port)))
 	}
 	for _, ack := range acks {
 		a.Handle(a.now, ack, &a.d)

@@ -26,14 +26,14 @@ type Mark uint32
 const MarkMask Mark = 0xf0000000
 
 // Marks that a verdict sets, but for MarkClosing. A later hook saves MarkTrack,
-// MarkOpening and MarkClear to the connmark, and MarkServerClosed with them: so the kernel
+// MarkOpening and MarkClear to the connmark, and what is joined to them: so the kernel
 // remembers for the next daemon which side has closed. It knows them by MarkSaved.
 const (
 	MarkOwn     Mark = 0x10000000 // a segment we injected: never queued, not tracked
 	MarkTrack   Mark = 0x20000000 // queue what follows in this connection
 	MarkOpening Mark = 0x30000000 // queue what follows in this connection: it is not admitted yet
 	MarkClear   Mark = 0x40000000 // queue only RST of this connection, and copy FIN
-	MarkClosing Mark = 0x60000000 // as MarkClear, and copy what follows: the hooks set it at a FIN
+	MarkClosing Mark = 0x60000000 // as MarkClear, and copy what follows: the hooks set it at a FIN, in the connmark only
 	MarkTracked Mark = 0x60000000 // a segment we injected: never queued, but the kernel's entry is to know it
 	MarkSeen    Mark = 0x70000000 // judged in the raw table: do not queue this packet again
 

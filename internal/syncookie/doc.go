@@ -5,8 +5,8 @@
 //
 // The kernel answers strangers, of which the engine knows nothing, and who is below all
 // limits of the rule; a tuple that has a state is the engine's affair, and so is a source
-// that a rule or a table names. Nobody is admitted by an answer: the ACK that repeats the cookie comes to the engine, which decides
-// as ever.
+// that a rule or a table names. Nobody is admitted by an answer: the ACK that repeats the
+// cookie comes to the engine, which decides as ever.
 //
 // ACKs that come to it without a cookie cost as much as those with one. While there are many,
 // it has the kernel drop them (Demand): those for a service that is answered for, of a tuple
