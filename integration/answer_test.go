@@ -5,8 +5,6 @@ import (
 	"runtime"
 	"testing"
 	"time"
-
-	"nfqfw/internal/control"
 )
 
 // answerConfig is a rule behind SYN cookies, and a table of which everybody is blocked.
@@ -84,7 +82,7 @@ func (g *guarded) sendStranger(wire *rawWire, i int) {
 
 func (g *guarded) answeredInKernel() uint64 {
 	g.t.Helper()
-	return must[control.Info](g.t, "info")(g.fw.Info(g.ctx)).Syncookies.InKernel
+	return g.info().Syncookies.InKernel
 }
 
 // Nobody is answered any more when the daemon was killed.
@@ -148,7 +146,7 @@ func TestForgedACKsInKernel(t *testing.T) {
 		g.letAnswer()
 		session := g.gets(10, 1)[0]
 		flood := make(chan FloodResult)
-		before, queued := g.invalidCookies(), must[uint64](t, "queues")(g.lab.Gateway.Queued())
+		before, queued := g.info().Syncookies.Invalid, must[uint64](t, "queues")(g.lab.Gateway.Queued())
 		go func() {
 			r, err := g.lab.Flood(g.ctx, FloodOptions{Kind: FloodACK, To: g.srv.Addr(), Rate: 20_000, Duration: time.Second, Most: 20_000})
 			if err != nil {
@@ -166,18 +164,13 @@ func TestForgedACKsInKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		queued = must[uint64](t, "queues")(g.lab.Gateway.Queued()) - queued
-		counted := g.invalidCookies() - before
+		counted := g.info().Syncookies.Invalid - before
 		if counted < uint64(sent)*8/10 || counted > uint64(sent) || queued > uint64(sent)/2 {
 			t.Errorf("of %d ACKs that repeat no cookie %d are counted, and %d packets have come to user space", sent, counted, queued)
 		}
 		exchange(t, session.client, 1<<12)
 		g.isTold(openWire(t, g.lab, f), g.source(60))
 	})
-}
-
-func (g *guarded) invalidCookies() uint64 {
-	g.t.Helper()
-	return must[control.Info](g.t, "info")(g.fw.Info(g.ctx)).Syncookies.Invalid
 }
 
 // isTold has a client acknowledge what nobody has sent, again and again until it hears

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"nfqfw/internal/control"
 )
 
 // A blind attacker knows addresses and ports of a connection, and guesses its numbers.
@@ -266,7 +264,7 @@ func TestBlindAtQuotas(t *testing.T) {
 // refusedBy adds up what limits have refused.
 func (g *guarded) refusedBy(names ...string) (n uint64) {
 	g.t.Helper()
-	i := must[control.Info](g.t, "info")(g.fw.Info(g.ctx))
+	i := g.info()
 	for _, c := range i.Limits {
 		for _, name := range names {
 			if c.Name == name {

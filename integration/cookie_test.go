@@ -102,7 +102,7 @@ func (g *guarded) flood(wire *rawWire, source func(Family, int) netip.Addr, r *r
 // counter is one of "nfqfw info", a loss or another.
 func (g *guarded) counter(name string) uint64 {
 	g.t.Helper()
-	i := must[control.Info](g.t, "info")(g.fw.Info(g.ctx))
+	i := g.info()
 	for _, c := range append(i.Counters, i.Losses...) {
 		if c.Name == name {
 			return c.Packets
@@ -116,7 +116,7 @@ func (g *guarded) counter(name string) uint64 {
 // out.
 func (g *guarded) expectNoLosses() {
 	g.t.Helper()
-	i := must[control.Info](g.t, "info")(g.fw.Info(g.ctx))
+	i := g.info()
 	for _, c := range i.Losses {
 		if c.Packets != 0 {
 			g.t.Errorf("%s: %d", c.Name, c.Packets)

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"nfqfw/internal/control"
 )
 
 const (
@@ -75,7 +73,7 @@ func TestFloodsAreBounded(t *testing.T) {
 					}
 				}
 				g.gets(floodSession, floodLimit) // the one in whose name SYNs came
-				if i := must[control.Info](t, "info")(g.fw.Info(g.ctx)); i.Evicted == 0 {
+				if i := g.info(); i.Evicted == 0 {
 					t.Error("the table was never full")
 				}
 			})
@@ -95,7 +93,7 @@ func (g *guarded) suffer(k flooding) {
 	}
 	time.Sleep(pause)
 	g.must("judge", g.lab.Gateway.WaitJudged(g.ctx)) // or who comes next is one of too many
-	i := must[control.Info](g.t, "info")(g.fw.Info(g.ctx))
+	i := g.info()
 	if i.States.Current > floodStates {
 		g.t.Errorf("%s: %d states of %d", k.name, i.States.Current, floodStates)
 	}

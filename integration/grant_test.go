@@ -38,7 +38,7 @@ func TestGranted(t *testing.T) {
 // inKernel is what the firewall says of what the kernel does by itself.
 func (g *guarded) inKernel() control.InKernel {
 	g.t.Helper()
-	k := must[control.Info](g.t, "info")(g.fw.Info(g.ctx)).InKernel
+	k := g.info().InKernel
 	if !k.Active {
 		g.t.Fatalf("the kernel admits nobody:\n%s", g.fw.Log())
 	}
@@ -79,7 +79,7 @@ func TestNothingGranted(t *testing.T) {
 	for range 3 {
 		g.lab.Client.Hold(g.ctx, HoldOptions{From: g.source(1), To: g.srv.Addr(), N: 5})
 	}
-	if k := must[control.Info](t, "info")(g.fw.Info(g.ctx)).InKernel; k.Active || k.Admitted > 0 {
+	if k := g.info().InKernel; k.Active || k.Admitted > 0 {
 		t.Errorf("%+v", k)
 	}
 }

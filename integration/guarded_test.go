@@ -107,6 +107,12 @@ func abort(c *net.TCPConn) {
 	_ = c.Close()
 }
 
+// info is what "nfqfw info" tells.
+func (g *guarded) info() control.Info {
+	g.t.Helper()
+	return must[control.Info](g.t, "info")(g.fw.Info(g.ctx))
+}
+
 // statesOf lists the states of a source.
 func (g *guarded) statesOf(from netip.Addr) []control.State {
 	g.t.Helper()

@@ -103,7 +103,7 @@ func TestAdaptiveBacklog(t *testing.T) {
 		want := map[string]int{"forwarded": pressureStart, "local": pressureStart / 10}[at.name]
 		var got int
 		err := Poll(g.ctx, func() bool {
-			got = must[control.Info](t, "info")(g.fw.Info(g.ctx)).Adaptive[0].Start
+			got = g.info().Adaptive[0].Start
 			return got == want
 		})
 		if err != nil {
