@@ -2,11 +2,12 @@ package conntrack
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"testing"
 	"time"
+
+	"nfqfw/internal/seedtest"
 )
 
 func sourceKey(a string) SourceKey { return SourceKey{Rule: 1, Prefix: netip.MustParsePrefix(a)} }
@@ -164,7 +165,7 @@ func TestNodesAreBounded(t *testing.T) {
 // Against a list of all times: never more than Count in any window, and never
 // refused without need.
 func TestRateIsExact(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
+	r := seedtest.Rand(t)
 	for range 200 {
 		rate := Rate{uint32(1 + r.IntN(20)), time.Duration(1+r.IntN(50)) * time.Millisecond}
 		var got recent

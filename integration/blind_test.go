@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"nfqfw/internal/seedtest"
 )
 
 // A blind attacker knows addresses and ports of a connection, and guesses its numbers.
@@ -184,7 +186,7 @@ func testBlindAtHandshake(t *testing.T, policy string, at place, f Family) {
 // guessAtHandshake sends what is no SYN of the client's: that would be a new connection.
 func (b *blind) guessAtHandshake(from netip.AddrPort) {
 	b.t.Helper()
-	r := newRand(b.t)
+	r := seedtest.Rand(b.t)
 	src, dst := from, b.srv.Addr()
 	if b.spot.asServer {
 		src, dst = dst, src
@@ -229,7 +231,7 @@ func TestBlindAtQuotas(t *testing.T) {
 			if held.Count(Held) != 5 {
 				t.Fatalf("%v", held)
 			}
-			wire, r := openWire(t, g.lab, f), newRand(t)
+			wire, r := openWire(t, g.lab, f), seedtest.Rand(t)
 			g.lab.Client.lose(t, drop{family: f, chain: "PREROUTING", match: "--dport 1024:9999", all: true}) // the victim answers nothing
 			for i := range 300 {
 				src := netip.AddrPortFrom(victim, uint16(1024+i))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nfqfw/internal/control"
+	"nfqfw/internal/seedtest"
 )
 
 // cookieConfig is webRule behind SYN cookies, with a limit of 10.
@@ -61,7 +62,7 @@ func TestCookiesKeepNothing(t *testing.T) {
 	under(t, "cookies", places, Families, func(t *testing.T, _ string, at place, f Family) {
 		g := guardWith(t, cookieConfig, at, f, AcceptOptions{Echo: true})
 		wire := openWire(t, g.lab, f)
-		r := newRand(t)
+		r := seedtest.Rand(t)
 		for _, source := range []func(Family, int) netip.Addr{AbsentAddr, CrowdAddr} {
 			g.flood(wire, source, r, rawPacket{flags: flagSYN}, "synproxy")
 			g.flood(wire, source, r, rawPacket{flags: flagACK}, "state-mismatch")

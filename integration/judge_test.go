@@ -2,7 +2,6 @@ package integration
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -13,19 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nfqfw/internal/seedtest"
 )
-
-var seed = flag.Uint64("seed", 0, "replay the random tests with this seed")
-
-// newRand is a random source whose seed is shown, to repeat a failure.
-func newRand(t *testing.T) *rand.Rand {
-	s := *seed
-	if s == 0 {
-		s = uint64(time.Now().UnixNano())
-	}
-	t.Logf("-seed %d", s)
-	return rand.New(rand.NewPCG(s, 0))
-}
 
 const (
 	judgedActions = 250
@@ -38,7 +27,7 @@ const (
 func TestSocketsJudge(t *testing.T) {
 	everywhere(t, func(t *testing.T, policy string, at place, f Family) {
 		g := guard(t, policy, at, f, judgedLimit, AcceptOptions{})
-		s := &script{guarded: g, rand: newRand(t), from: g.source(0)}
+		s := &script{guarded: g, rand: seedtest.Rand(t), from: g.source(0)}
 		watch := g.sample(s.from)
 		for len(s.log) < judgedActions && !t.Failed() {
 			s.open()

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"nfqfw/internal/seedtest"
 )
 
 const (
@@ -20,7 +22,7 @@ const (
 func TestNeverOvershoots(t *testing.T) {
 	everywhere(t, func(t *testing.T, policy string, at place, f Family) {
 		g := guard(t, policy, at, f, overshootLimit, AcceptOptions{})
-		r := newRand(t)
+		r := seedtest.Rand(t)
 		from := g.source(0)
 		watch := g.sample(from)
 		accepted, rounds := 0, overshootRounds

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nfqfw/internal/control"
+	"nfqfw/internal/seedtest"
 )
 
 var soakTime = flag.Duration("soak", 40*time.Second, "how long TestSoak soaks")
@@ -77,7 +78,7 @@ func TestSoak(t *testing.T) {
 
 func newSoak(t *testing.T) *soak {
 	t.Helper()
-	s := &soak{t: t, lab: newLab(t, Options{}), rand: newRand(t), wires: make(map[Family]*rawWire), done: make(map[string]int)}
+	s := &soak{t: t, lab: newLab(t, Options{}), rand: seedtest.Rand(t), wires: make(map[Family]*rawWire), done: make(map[string]int)}
 	s.fw = startFirewall(t, s.lab, soakConfig(s.rand))
 	for _, f := range Families {
 		s.wires[f] = openWire(t, s.lab, f)

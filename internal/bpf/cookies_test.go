@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seedtest"
 	"nfqfw/internal/seqnum"
 	"nfqfw/internal/syncookie"
 	"nfqfw/internal/wire"
@@ -85,7 +86,7 @@ func asked(t *testing.T, c *Cookies, ip []byte) []byte {
 // it answers is octet by octet what wire.Append would send, and it answers no more.
 func TestAnswersAsTheEngineDoes(t *testing.T) {
 	c := openCookies(t)
-	r := rand.New(rand.NewPCG(5, 6))
+	r := seedtest.Rand(t)
 	keys := [2]cookie.Key{{r.Uint64(), r.Uint64()}, {r.Uint64(), r.Uint64()}}
 	jar := cookie.NewJar(keys[0], keys[1])
 	c.Table.SetKeys(jar.Keys())
@@ -143,7 +144,7 @@ func TestAnswersAsTheEngineDoes(t *testing.T) {
 		}
 	}
 	t.Logf("%d answered, %d were not, %d of the model's were not", answered, left, fewer)
-	if answered < 5000 || left < 5000 || fewer > answered/10 {
+	if seedtest.Fixed() && (answered < 5000 || left < 5000 || fewer > answered/10) {
 		t.Error("the packets are not what they should be")
 	}
 }
@@ -216,7 +217,7 @@ func TestListed(t *testing.T) {
 func TestUnprovenAsTheModelSays(t *testing.T) {
 	p, c := fresh(t), openCookies(t)
 	unproven := program(t, p.Unproven())
-	r := rand.New(rand.NewPCG(7, 8))
+	r := seedtest.Rand(t)
 	jar := cookie.NewJar(cookie.Key{r.Uint64(), r.Uint64()}, cookie.Key{r.Uint64(), r.Uint64()})
 	c.Table.SetKeys(jar.Keys())
 	decoder := wire.NewDecoder()
@@ -269,7 +270,7 @@ func TestUnprovenAsTheModelSays(t *testing.T) {
 		}
 	}
 	t.Logf("%d dropped, %d have proved their cookie", dropped, proved)
-	if dropped < 500 || proved < 500 {
+	if seedtest.Fixed() && (dropped < 500 || proved < 500) {
 		t.Error("the packets are not what they should be")
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+
+	"nfqfw/internal/seedtest"
 )
 
 // What is written by hand is what the library writes, of every state.
@@ -19,7 +21,7 @@ func TestAppendJSON(t *testing.T) {
 		return true
 	}
 	same(&State{})
-	r := rand.New(rand.NewPCG(1, 2))
+	r := seedtest.Rand(t)
 	for range 1000 {
 		same(&State{
 			ID: "00ab", Protocol: "tcp", Interface: "eth0", State: "ESTABLISHED:CLOSING", Timeout: "tcp.closing", Rule: "web",

@@ -10,6 +10,7 @@ import (
 	"nfqfw/conntrack"
 	"nfqfw/internal/grant"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seedtest"
 	"nfqfw/rules"
 )
 
@@ -151,16 +152,16 @@ func TestGrantedWithinLimits(t *testing.T) {
 	for name, r := range limits {
 		t.Run(name, func(t *testing.T) {
 			r.State = rules.Keep
-			for seed := range uint64(200) {
-				testGrantedWithin(t, seed, r)
+			random := seedtest.Rand(t)
+			for range 200 {
+				testGrantedWithin(t, random, r)
 			}
 		})
 	}
 }
 
-func testGrantedWithin(t *testing.T, seed uint64, r rules.Rule) {
+func testGrantedWithin(t *testing.T, random *rand.Rand, r rules.Rule) {
 	g := newGranting(t, r)
-	random := rand.New(rand.NewPCG(seed, 0))
 	opened, tries := 0, 0
 	var begun []uint16
 	for port := uint16(1000); port < 1040; port++ {
@@ -184,12 +185,12 @@ func testGrantedWithin(t *testing.T, seed uint64, r rules.Rule) {
 			begun = begun[1:]
 		}
 		if opened > 10 {
-			t.Fatalf("seed %d: %d connections are open", seed, opened)
+			t.Fatalf("%d connections are open", opened)
 		}
 	}
 	g.recount()
 	if opened != min(tries, 10) {
-		t.Fatalf("seed %d: %d connections of %d tries are open", seed, opened, tries)
+		t.Fatalf("%d connections of %d tries are open", opened, tries)
 	}
 }
 

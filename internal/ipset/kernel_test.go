@@ -19,6 +19,7 @@ import (
 
 	"nfqfw/internal/config"
 	"nfqfw/internal/netnstest"
+	"nfqfw/internal/seedtest"
 	"nfqfw/internal/table"
 	"nfqfw/rules"
 )
@@ -144,9 +145,7 @@ func TestSetsForget(t *testing.T) {
 // Whatever the table is, the kernel finds the same in its sets.
 func TestSetsMatchAsTables(t *testing.T) {
 	k := newKernel(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seedtest.Rand(t)
 	tab := k.tables.Tables()[0]
 	for range 20 {
 		for range 10 {

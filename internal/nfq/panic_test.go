@@ -15,6 +15,7 @@ import (
 
 	"nfqfw/internal/nfnetlink"
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seedtest"
 )
 
 // pairReader is a reader whose socket is one end of a pair, and the other end.
@@ -82,9 +83,7 @@ func verdicts(t *testing.T, kernel int, waiting []uint32) (ids []uint32, passed 
 // has answered, each packet gets one verdict, in order: that of the handler, and a drop
 // where it panicked.
 func TestOneVerdictForEachPacket(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seedtest.Rand(t)
 	for range 300 {
 		share := r.IntN(4) // of packets that panic, in thirds
 		wantPassed := make(map[uint32]bool)

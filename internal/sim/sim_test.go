@@ -10,30 +10,26 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"nfqfw/internal/seedtest"
 )
 
-var (
-	runs  = flag.Int("runs", 8000, "how many seeds to run")
-	first = flag.Uint64("first", 1, "the first of them; 0: the clock says")
-	seed  = flag.Uint64("seed", 0, "run this seed alone, and show what the gateway sees")
-)
+var runs = flag.Int("runs", 8000, "how many seeds to run")
 
 // maxShown is how many failing seeds a campaign prints.
 const maxShown = 5
 
+// TestCampaign runs many seeds, or one alone with all that the gateway sees.
 func TestCampaign(t *testing.T) {
-	if *seed != 0 {
-		if err := Run(Options{Seed: *seed, Trace: func(line string) { t.Log(line) }}); err != nil {
+	from := seedtest.First()
+	if seedtest.Alone() {
+		if err := Run(Options{Seed: from, Trace: func(line string) { t.Log(line) }}); err != nil {
 			t.Error(err)
 		}
 		return
 	}
 	debug.SetGCPercent(400) // little lives long, and nothing of it is large
 	began := time.Now()
-	from := *first
-	if from == 0 {
-		from = uint64(began.UnixNano())
-	}
 	var group errgroup.Group
 	var failed atomic.Int32
 	var next atomic.Uint64
@@ -49,7 +45,7 @@ func TestCampaign(t *testing.T) {
 	}
 	_ = group.Wait()
 	took := time.Since(began)
-	t.Logf("%d runs in %v, %.0f a second, %d failed", *runs, took.Round(time.Millisecond), float64(*runs)/took.Seconds(), failed.Load())
+	t.Logf("%d runs from seed %d on in %v, %.0f a second, %d failed", *runs, from, took.Round(time.Millisecond), float64(*runs)/took.Seconds(), failed.Load())
 }
 
 // The same seed gives the same run, whatever was run before in the same memory.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nfqfw/internal/config"
+	"nfqfw/internal/seedtest"
 	"nfqfw/rules"
 )
 
@@ -359,9 +360,7 @@ func (m model) contains(a netip.Addr, now time.Duration) bool {
 
 // Random commands, overloads, flushes and pauses, in a world so small that they meet.
 func TestTableRandom(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seedtest.Rand(t)
 	for range 200 {
 		l, m := newLab(t, 1000, 0), model{}
 		for range 100 {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seedtest"
 	"nfqfw/internal/seqnum"
 )
 
@@ -156,9 +157,7 @@ func TestRoundTrip(t *testing.T) {
 	for _, s := range segments() {
 		checkSegment(t, d, &s)
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seedtest.Rand(t)
 	for range 5000 {
 		s := randomSegment(r)
 		checkSegment(t, d, &s)

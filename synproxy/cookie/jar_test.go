@@ -2,23 +2,24 @@ package cookie
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 	"net/netip"
 	"testing"
 
 	"github.com/dchest/siphash"
 
 	"nfqfw/internal/packet"
+	"nfqfw/internal/seedtest"
 	"nfqfw/internal/seqnum"
 )
 
 func TestSumIsSipHash(t *testing.T) {
+	r := seedtest.Rand(t)
 	for range 1000 {
-		k := Key{rand.Uint64(), rand.Uint64()}
+		k := Key{r.Uint64(), r.Uint64()}
 		var words [6]uint64
 		var octets []byte
 		for i := range words {
-			words[i] = rand.Uint64()
+			words[i] = r.Uint64()
 			octets = binary.LittleEndian.AppendUint64(octets, words[i])
 		}
 		if got, want := k.sum(&words), siphash.Hash(k[0], k[1], octets); got != want {
